@@ -1,0 +1,87 @@
+"""The compiled modules: their flags, and nothing that pyproject.toml can say."""
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+# The one place for Cython directives.
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "initializedcheck": False,
+    "cdivision": True,
+    "embedsignature": True,
+    "embedsignature.format": "python",
+    "freethreading_compatible": True,
+}
+
+# The register tile needs its small loops unrolled and all of a variant inlined; benchmarks/tile_guard.py watches it.
+# FMAs may replace a * b + c, but nothing else about floating point is relaxed: never -ffast-math.
+OPTIMISE = ["-O3", "-ffp-contract=fast", "-fno-math-errno"]
+INLINE = ("CYTHON_INLINE", "__inline__ __attribute__((__always_inline__, __unused__))")
+ISA_FLAGS = {
+    "baseline": ["-march=x86-64-v2"],
+    "avx2": ["-march=x86-64-v3"],
+    "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+}
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+if not X86:
+    ISA_FLAGS = {"baseline": []}
+
+NUMPY = {
+    "include_dirs": [numpy.get_include()],
+    "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION")],
+}
+
+
+def kernel(isa, flags):
+    return Extension(
+        f"fastconv._kernels.{isa}",
+        [f"src/fastconv/_kernels/{isa}.pyx"],
+        depends=[str(path) for path in Path("src/fastconv/_kernels").glob("*.p*")],
+        define_macros=[INLINE],
+        extra_compile_args=OPTIMISE + flags,
+    )
+
+
+EXTENSIONS = [
+    Extension("fastconv._cpu", ["src/fastconv/_cpu.pyx"]),
+    Extension("fastconv._threads", ["src/fastconv/_threads.pyx"]),
+    *(Extension(f"fastconv.{name}", [f"src/fastconv/{name}.pyx"], **NUMPY) for name in ("_problem", "_plan", "_front")),
+    *(kernel(isa, flags) for isa, flags in ISA_FLAGS.items()),
+]
+
+
+class BuildWithOpenMP(build_ext):
+    """Give the threads module OpenMP where the compiler has it; without, the library is built serial and says so."""
+
+    def build_extensions(self):
+        threads = next(extension for extension in self.extensions if extension.name == "fastconv._threads")
+        if self.has_openmp():
+            threads.extra_compile_args += ["-fopenmp"]
+            threads.extra_link_args += ["-fopenmp"]
+        else:
+            print("fastconv: this compiler has no OpenMP; building without threads", file=sys.stderr)
+        super().build_extensions()
+
+    def has_openmp(self):
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "openmp.c")
+            source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
+            compiler = [*self.compiler.compiler_so, "-fopenmp", str(source), "-o", str(source.with_suffix(""))]
+            return subprocess.run(compiler, capture_output=True, check=False).returncode == 0
+
+
+setup(
+    ext_modules=cythonize(EXTENSIONS, compiler_directives=DIRECTIVES, nthreads=os.cpu_count() or 1),
+    cmdclass={"build_ext": BuildWithOpenMP},
+)

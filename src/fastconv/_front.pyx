@@ -1,0 +1,299 @@
+"""The front door: correlate, convolve and Plan. Arguments are read here; what they mean is settled in _problem."""
+
+import numpy as np
+
+cimport numpy as cnp
+from numpy cimport ndarray
+
+from fastconv import _kernels
+
+from fastconv._kernels.kernel cimport dim, Image, Weights
+from fastconv._plan cimport execute, method_name, prepare, Recipe, release
+from fastconv._threads cimport count_workers
+from fastconv._problem cimport (
+    array_argument, check_options, check_overlap, Problem, read_bias, read_image, read_shape, read_weights,
+    result_array, set_dtype, set_images, set_sizes,
+)
+
+cnp.import_array()
+
+
+cdef ndarray compute(object x, object w, bint reverse, bint flip_channels, object mode, object stride, object padding,
+                     object dilation, object groups, object bias, object out, object dtype, object method,
+                     object workers):
+    """One call from arguments to result: what correlate and convolve share."""
+    cdef ndarray x_array = array_argument(x, "x")
+    cdef ndarray w_array = array_argument(w, "w")
+    cdef ndarray y, bias_array
+    cdef Recipe recipe
+    cdef Image image
+    cdef Weights weights
+    check_options(mode, stride, padding, dilation, groups)
+    set_sizes(&recipe.problem, cnp.PyArray_NDIM(x_array), <dim*> cnp.PyArray_DIMS(x_array), w_array)
+    set_dtype(&recipe.problem, x_array.dtype, w_array, dtype)
+    bias_array = read_bias(&recipe.problem, bias, &weights)
+    y = result_array(&recipe.problem, out)
+    if out is not None:
+        check_overlap(y, x_array, "x")
+        check_overlap(y, w_array, "w")
+        if bias_array is not None:
+            check_overlap(y, bias_array, "bias")
+    w_array = read_weights(&recipe.problem, w_array, reverse, flip_channels, &weights)
+    x_array = read_image(&recipe.problem, x_array, &image)
+    try:
+        prepare(&recipe, method, &weights)
+        execute(&recipe, &image, cnp.PyArray_BYTES(y), workers)
+    finally:
+        release(&recipe)
+    return y
+
+
+def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, bias=None, out=None, dtype=None,
+              method="auto", workers=None):
+    """Multi-channel 2-D correlation, what neural networks call convolution.
+
+    ``y[k,p,q] = bias[k] + sum over c, r, s of x[c,p+r,q+s] * w[k,c,r,s]``, which for each filter is
+    ``scipy.signal.correlate(x, w[k], "valid")``.
+
+    Parameters
+    ----------
+    x : array_like, (C, H, W) or (N, C, H, W), or (H, W) with a 2-D w
+        An image of C channels, or N of them. float32 or float64, of any strides, alignment and byte order; read
+        in place where columns are contiguous and the dtype is the result's. Never written.
+    w : array_like, (K, C, R, S) or (C, R, S), or (R, S) with a 2-D x
+        K filters, or one (K = 1), no larger than the image.
+    mode : {"valid"}
+        Only outputs whose window lies within the image. "same" and "full" aren't supported yet.
+    stride, padding, dilation, groups : int
+        Not supported yet other than 1, 0, 1, 1.
+    bias : array_like, (K,), optional
+        What each filter's sum begins with. Cast to the result's dtype.
+    out : ndarray, optional
+        Where the result goes: of its shape and dtype, C-contiguous, and apart from the inputs in memory.
+    dtype : dtype, optional
+        What to compute in, and the result's: ``np.result_type(x, w)`` or one that holds it.
+    method : {"auto", "direct", "direct-pixels", "direct-filters"}
+        How to compute. "auto" takes the method predicted to be fastest for one image's sizes. "direct" sums the
+        terms in order, along vectors of pixels or of filters, of which "direct" takes the faster.
+    workers : int, optional
+        Threads to use at most; negative counts from the number of CPUs. None is `get_workers`; work of less than
+        about 50 microseconds stays on the calling thread. The result has the same bits for any number.
+
+    Returns
+    -------
+    ndarray, (K, P, Q) or (N, K, P, Q), or (P, Q) for 2-D inputs
+        P = H - R + 1, Q = W - S + 1. C-contiguous; it is `out` if that was given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For shapes that don't fit, and arguments that aren't among those above. Nothing has been written then.
+    NotImplementedError
+        For what isn't supported yet.
+
+    Notes
+    -----
+    Every element keeps to the running error bound of a sum of products: with u the unit roundoff, n = C * R * S and
+    g = n * u / (1 - n * u), ``abs(computed - exact) <= g * correlate(abs(x), abs(w))`` [1]_. A NaN or Inf reaches
+    just the outputs whose window covers it. Other Python threads run meanwhile.
+
+    References
+    ----------
+    .. [1] N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., SIAM, 2002, section 3.1.
+
+    Examples
+    --------
+    >>> import fastconv, numpy as np
+    >>> x = np.arange(25.0).reshape(1, 5, 5)
+    >>> w = np.ones((2, 1, 2, 2))
+    >>> fastconv.correlate(x, w).shape
+    (2, 4, 4)
+    >>> fastconv.correlate(x, w, bias=[0.0, 100.0])[:, 0, 0]
+    array([ 12., 112.])
+    """
+    return compute(x, w, False, False, mode, stride, padding, dilation, groups, bias, out, dtype, method, workers)
+
+
+def convolve(x, w, *, flip_channels=False, mode="valid", stride=1, padding=0, dilation=1, groups=1, bias=None,
+             out=None, dtype=None, method="auto", workers=None):
+    """Multi-channel 2-D convolution: correlation with filters that are reversed along rows and columns.
+
+    ``y[k,p,q] = bias[k] + sum over c, r, s of x[c,p+r,q+s] * w[k,c,R-1-r,S-1-s]``, which for each filter is the sum
+    over channels of ``scipy.signal.convolve(x[c], w[k,c], "valid")``.
+
+    Parameters
+    ----------
+    x, w, mode, stride, padding, dilation, groups, bias, out, dtype, method, workers
+        As in `correlate`.
+    flip_channels : bool
+        Reverse the filters along channels too, as an N-D convolution does: for each filter the result is then
+        ``scipy.signal.convolve(x, w[k], "valid")``.
+
+    Returns
+    -------
+    ndarray, (K, P, Q) or (N, K, P, Q), or (P, Q) for 2-D inputs
+        As in `correlate`.
+
+    Raises
+    ------
+    ValueError, TypeError, NotImplementedError
+        As `correlate` does.
+
+    Examples
+    --------
+    >>> import fastconv, numpy as np
+    >>> x = np.zeros((1, 3, 3))
+    >>> x[0, 1, 1] = 1.0
+    >>> w = np.arange(4.0).reshape(1, 1, 2, 2)
+    >>> fastconv.convolve(x, w)[0]
+    array([[0., 1.],
+           [2., 3.]])
+    """
+    return compute(x, w, True, flip_channels, mode, stride, padding, dilation, groups, bias, out, dtype, method,
+                   workers)
+
+
+cdef class Plan:
+    """A correlation or convolution with one bank of filters, settled once: method chosen, weights packed.
+
+    Calling a plan saves what `correlate` and `convolve` do anew for each call, which is most of the time of a small
+    problem. A plan doesn't change after it is made; any number of threads may call it at once. It keeps its own
+    copy of the weights.
+
+    Parameters
+    ----------
+    w : array_like, (K, C, R, S) or (C, R, S), or (R, S) with a 2-D x_shape
+        The filters.
+    x_shape : tuple of int, (C, H, W) or (N, C, H, W), or (H, W) with a 2-D w
+        Shape of the images. With (C, H, W) or (N, C, H, W), calls take one image or any number of them.
+    operation : {"correlate", "convolve"}
+        What the plan computes.
+    flip_channels, mode, stride, padding, dilation, groups, bias, method, workers
+        As in `convolve` and `correlate`.
+    dtype : dtype, optional
+        What to compute in, and the result's: w's dtype, or one that holds it.
+
+    Attributes
+    ----------
+    method : str
+        The method that was chosen.
+    isa : str
+        The instruction set of its kernel.
+    dtype : numpy.dtype
+        Of the result.
+    x_shape, y_shape : tuple of int
+        Shapes of the images as planned, and of their result.
+    flops : int
+        Multiplications and additions of the sum for images of x_shape, whatever the method does with them.
+    workspace_bytes : int
+        Scratch memory that a call takes for each worker.
+    packed_bytes : int
+        Memory that the plan keeps for the weights.
+
+    Raises
+    ------
+    ValueError, TypeError, NotImplementedError
+        As `correlate` does.
+
+    Examples
+    --------
+    >>> import fastconv, numpy as np
+    >>> plan = fastconv.Plan(np.ones((8, 3, 3, 3), np.float32), (3, 32, 32))
+    >>> plan(np.ones((3, 32, 32), np.float32)).shape
+    (8, 30, 30)
+    >>> plan(np.ones((5, 3, 32, 32), np.float32)).shape
+    (5, 8, 30, 30)
+    """
+
+    cdef Recipe recipe
+    cdef dim planned_images
+    cdef object workers
+    cdef readonly str operation, method, isa
+
+    def __cinit__(self, w, x_shape, *, operation="correlate", flip_channels=False, mode="valid", stride=1, padding=0,
+                  dilation=1, groups=1, bias=None, dtype=None, method="auto", workers=None):
+        cdef ndarray w_array = array_argument(w, "w")
+        cdef ndarray bias_array
+        cdef Weights weights
+        cdef dim sizes[4]
+        cdef int ndim = read_shape(x_shape, sizes)
+        if operation not in ("correlate", "convolve"):
+            raise ValueError(f"operation is {operation!r}; expected 'correlate' or 'convolve'")
+        if flip_channels and operation == "correlate":
+            raise ValueError("flip_channels is True; expected False with operation='correlate'")
+        check_options(mode, stride, padding, dilation, groups)
+        count_workers(workers)
+        set_sizes(&self.recipe.problem, ndim, sizes, w_array)
+        set_dtype(&self.recipe.problem, w_array.dtype, w_array, dtype)
+        bias_array = read_bias(&self.recipe.problem, bias, &weights)
+        w_array = read_weights(&self.recipe.problem, w_array, operation == "convolve", flip_channels, &weights)
+        prepare(&self.recipe, method, &weights)
+        self.planned_images = self.recipe.problem.shape.N
+        self.workers = workers
+        self.operation = operation
+        self.method = method_name(&self.recipe)
+        self.isa = _kernels.isa
+
+    def __dealloc__(self):
+        release(&self.recipe)
+
+    def __call__(self, x, out=None):
+        """Compute the result for x.
+
+        Parameters
+        ----------
+        x : array_like
+            One image, or N, of the planned shape, of a dtype that the plan's holds.
+        out : ndarray, optional
+            Where the result goes, as in `correlate`.
+
+        Returns
+        -------
+        ndarray
+            As of `correlate`.
+        """
+        cdef ndarray x_array = array_argument(x, "x")
+        cdef ndarray y
+        cdef Image image
+        cdef Recipe recipe = self.recipe    # a copy with this call's number of images; the weights stay the plan's
+        set_images(&recipe.problem, x_array)
+        y = result_array(&recipe.problem, out)
+        if out is not None:
+            check_overlap(y, x_array, "x")
+        x_array = read_image(&recipe.problem, x_array, &image)
+        execute(&recipe, &image, cnp.PyArray_BYTES(y), self.workers)
+        return y
+
+    @property
+    def dtype(self):
+        return cnp.PyArray_DescrFromType(self.recipe.problem.typenum)
+
+    @property
+    def x_shape(self):
+        shape = self.recipe.problem.shape
+        return (self.planned_images, shape.C, shape.H, shape.W)[4 - self.recipe.problem.ndim:]
+
+    @property
+    def y_shape(self):
+        shape = self.recipe.problem.shape
+        return (self.planned_images, shape.K, shape.P, shape.Q)[4 - self.recipe.problem.ndim:]
+
+    @property
+    def flops(self):
+        shape = self.recipe.problem.shape
+        return 2 * self.planned_images * int(shape.K) * shape.P * shape.Q * shape.C * shape.R * shape.S
+
+    @property
+    def workspace_bytes(self):
+        return self.recipe.kernel.workspace_bytes(&self.recipe.problem.shape)
+
+    @property
+    def packed_bytes(self):
+        return self.recipe.kernel.packed_bytes(&self.recipe.problem.shape)
+
+    def __repr__(self):
+        shape = self.recipe.problem.shape
+        return (
+            f"<fastconv.Plan {self.operation} {self.dtype}: {self.x_shape} by {shape.K} filters of "
+            f"{shape.C} x {shape.R} x {shape.S} -> {self.y_shape}, {self.method}, {self.isa}>"
+        )

@@ -1,0 +1,29 @@
+"""The kernels: one compiled module an instruction set, of which one is loaded when fastconv is imported."""
+
+import importlib
+import os
+
+from fastconv._cpu import supported_isas
+
+
+def choose_isa(forced):
+    """The best instruction set that the CPU can run, or `forced` if it isn't empty.
+
+    Raises ImportError where the forced one can't run: its code would end the process.
+    """
+    isas = supported_isas()
+    if not forced:
+        return isas[-1]
+    if forced not in isas:
+        raise ImportError(
+            f"FASTCONV_ISA={forced!r} can't run on this CPU; expected one of {', '.join(isas)}, or none to choose the best"
+        )
+    return forced
+
+
+def load(isa):
+    """The kernel module of an instruction set. Only ask for one that the CPU can run."""
+    return importlib.import_module(f"fastconv._kernels.{isa}")
+
+
+isa = choose_isa(os.environ.get("FASTCONV_ISA", ""))

@@ -1,0 +1,228 @@
+# Filters in the lanes: packed weights are read a vector of filters at a time, and pixels of the image are
+# broadcast from where they stand. For many channels and filters; outputs may be as narrow as one pixel.
+#
+# Register tile: acc[i][v] += x[pixel i, off[r]] * w[r][v * lanes ..], i < m pixels, v < nv vectors of filters,
+# r over the reduction (c, r, s). Any m <= MR pixels of y make a tile, neighbours or not, so P * Q needs no
+# rounding up. Each output is one chain of multiply-adds in the order of r that begins at the bias.
+#
+# The tile writes pixel by pixel into a scratch block; the block is transposed into y when it is complete.
+#
+# Packed weights: for each panel of up to NR = NV * lanes filters, nv vectors of biases, then [c][r][s][nv vectors];
+# lanes past the last filter hold zeros, and what they compute is dropped.
+
+cdef enum:
+    PIXEL_BLOCK = 192       # pixels of y in a block; their scratch takes PIXEL_BLOCK * NV vectors
+
+
+cdef inline void filter_tile(const vec* init, dim init_step, vec* t, const char* x, const dim* pixel, const dim* off,
+                             dim n, const vec* w, int m, int nv) noexcept nogil:
+    """t[i][v] = init[i * init_step + v] + the sum over n terms of the reduction."""
+    cdef vec acc[MR * NV]
+    cdef vec b[NV]
+    cdef const char* a[MR]
+    cdef dim r
+    cdef int i, v
+    for i in range(m):
+        a[i] = x + pixel[i]
+        for v in range(nv):
+            acc[i * nv + v] = init[i * init_step + v]
+    for r in range(n):
+        for v in range(nv):
+            b[v] = w[v]
+        for i in range(m):
+            for v in range(nv):
+                acc[i * nv + v] = fma(acc[i * nv + v], b[v], a[i] + off[r])
+        w += nv
+    for i in range(m):
+        for v in range(nv):
+            t[i * nv + v] = acc[i * nv + v]
+
+
+cdef inline void filter_tile_nv(const vec* init, dim init_step, vec* t, const char* x, const dim* pixel,
+                                const dim* off, dim n, const vec* w, int m, int nv) noexcept nogil:
+    if m == 6: filter_tile(init, init_step, t, x, pixel, off, n, w, 6, nv)
+    elif m == 5: filter_tile(init, init_step, t, x, pixel, off, n, w, 5, nv)
+    elif m == 4: filter_tile(init, init_step, t, x, pixel, off, n, w, 4, nv)
+    elif m == 3: filter_tile(init, init_step, t, x, pixel, off, n, w, 3, nv)
+    elif m == 2: filter_tile(init, init_step, t, x, pixel, off, n, w, 2, nv)
+    else: filter_tile(init, init_step, t, x, pixel, off, n, w, 1, nv)
+
+
+cdef void filter_tile_any(const vec* init, dim init_step, vec* t, const char* x, const dim* pixel, const dim* off,
+                          dim n, const vec* w, int m, int nv) noexcept nogil:
+    if nv == 1: filter_tile_nv(init, init_step, t, x, pixel, off, n, w, m, 1)
+    elif nv == 2: filter_tile_nv(init, init_step, t, x, pixel, off, n, w, m, 2)
+    elif NV == 4:
+        if nv == 3: filter_tile_nv(init, init_step, t, x, pixel, off, n, w, m, 3)
+        else: filter_tile_nv(init, init_step, t, x, pixel, off, n, w, m, 4)
+
+
+cdef inline void perfect_shuffle(vec* a, int lanes) noexcept nogil:
+    """Rows i and i + lanes/2 to rows 2i and 2i + 1, interleaved. Done log2(lanes) times it transposes a."""
+    cdef vec b[MOST_LANES]
+    cdef int i
+    for i in range(lanes // 2):
+        b[2 * i] = interleave_low(a[i], a[i + lanes // 2])
+        b[2 * i + 1] = interleave_high(a[i], a[i + lanes // 2])
+    for i in range(lanes):
+        a[i] = b[i]
+
+
+cdef inline void transpose_block(const vec* t, dim t_step, char* y, dim y_k, dim filters) noexcept nogil:
+    """A vector of filters for each of `lanes` pixels, t_step vectors apart, into `lanes` pixels of each filter."""
+    cdef vec a[MOST_LANES]
+    cdef int lanes = sizeof(vec) // itemsize(t)
+    cdef int i
+    for i in range(lanes):
+        a[i] = t[i * t_step]
+    perfect_shuffle(a, lanes)
+    if lanes > 2: perfect_shuffle(a, lanes)
+    if lanes > 4: perfect_shuffle(a, lanes)
+    if lanes > 8: perfect_shuffle(a, lanes)
+    if filters >= lanes:
+        for i in range(lanes):
+            (<vec*> (y + i * y_k))[0] = a[i]
+    else:
+        for i in range(filters):
+            (<vec*> (y + i * y_k))[0] = a[i]
+
+
+cdef inline void filter_store(const vec* t, int nv, dim pixels, dim filters, char* y, dim y_k) noexcept nogil:
+    """The scratch block, [pixels][nv vectors of filters], into `filters` planes of y, y_k bytes apart."""
+    cdef dim item = itemsize(t)
+    cdef dim lanes = sizeof(vec) // item
+    cdef dim k = 0, j, i
+    cdef int v
+    for v in range(nv):
+        j = 0
+        while j < pixels and pixels >= lanes:
+            j = min(j, pixels - lanes)          # the last block overlaps the one before
+            transpose_block(t + j * nv + v, nv, y + k * y_k + j * item, y_k, filters - k)
+            j += lanes
+        for j in range(pixels if pixels < lanes else 0):
+            for i in range(min(lanes, filters - k)):
+                copy_scalar(y + (k + i) * y_k + j * item, <const char*> (t + j * nv + v) + i * item, item)
+        k += lanes
+
+
+cdef inline dim filter_width(const Shape* shape) noexcept nogil:
+    """Filters in a full panel (NR)."""
+    return NV * VECTOR_BYTES // shape.item
+
+
+cdef inline dim filter_blocks(const Shape* shape) noexcept nogil:
+    return ceil_div(shape.P * shape.Q, PIXEL_BLOCK)
+
+
+cdef inline dim filter_panels(const Shape* shape) noexcept nogil:
+    return ceil_div(shape.K, filter_width(shape))
+
+
+cdef inline dim panel_vectors(const Shape* shape, dim panel) noexcept nogil:
+    """Vectors that the panel's filters fill."""
+    return ceil_div(min(filter_width(shape), shape.K - panel * filter_width(shape)), VECTOR_BYTES // shape.item)
+
+
+cdef inline void filter_offsets(const Shape* shape, const Image* x, dim term, dim count, dim* off) noexcept nogil:
+    """Where terms term .. term+count-1 of the reduction stand, in bytes from a pixel's first."""
+    cdef dim s = term % shape.S
+    cdef dim r = term // shape.S % shape.R
+    cdef dim c = term // shape.S // shape.R
+    cdef dim i
+    for i in range(count):
+        off[i] = c * x.c + r * x.h + s * shape.item
+        s += 1
+        if s == shape.S:
+            s = 0
+            r += 1
+            if r == shape.R:
+                r = 0
+                c += 1
+
+
+cdef inline void filter_block(const Shape* shape, const char* packed, const Image* x, char* y, dim n, dim panel,
+                              dim j_first, dim j_count, char* workspace, vec* like) noexcept nogil:
+    """Pixels j_first .. j_first+j_count-1 of y, counted along P x Q, for one panel of filters of image n."""
+    cdef dim pixels = shape.P * shape.Q
+    cdef dim terms = shape.C * shape.R * shape.S
+    cdef dim k = panel * filter_width(shape)
+    cdef int nv = <int> panel_vectors(shape, panel)
+    cdef vec* t = <vec*> workspace
+    cdef dim* pixel = <dim*> (workspace + PIXEL_BLOCK * NV * VECTOR_BYTES)
+    cdef dim* off = pixel + PIXEL_BLOCK
+    cdef const vec* init = <const vec*> packed + panel * NV * (1 + terms)
+    cdef const vec* w = init + nv
+    cdef dim init_step = 0
+    cdef dim tiles = ceil_div(j_count, MR)
+    cdef dim block, count, i, j
+    for j in range(j_count):
+        pixel[j] = (j_first + j) // shape.Q * x.h + (j_first + j) % shape.Q * shape.item
+    # Loop 2: the reduction, KC terms at a time, so that the panel's weights stay in the second-level cache.
+    for block in range(ceil_div(terms, FILTER_KC)):
+        count = min(FILTER_KC, terms - block * FILTER_KC)
+        filter_offsets(shape, x, block * FILTER_KC, count, off)
+        # Loop 1: pixels, at most MR at a time, in tiles of nearly equal size.
+        for i in range(tiles):
+            j = split(j_count, tiles, i)
+            filter_tile_any(init + j * init_step, init_step, t + j * nv, x.data + n * x.n, pixel + j, off, count, w,
+                            <int> (split(j_count, tiles, i + 1) - j), nv)
+        w += count * nv
+        init = t
+        init_step = nv
+    filter_store(t, nv, j_count, min(filter_width(shape), shape.K - k),
+                 y + ((n * shape.K + k) * pixels + j_first) * shape.item, pixels * shape.item)
+
+
+cdef dim filter_tasks(const Shape* shape) noexcept nogil:
+    return shape.N * filter_panels(shape) * filter_blocks(shape)
+
+
+cdef void filter_run(const Shape* shape, const char* packed, const Image* x, char* y, dim task,
+                     char* workspace) noexcept nogil:
+    cdef dim blocks = filter_blocks(shape)
+    cdef dim panels = filter_panels(shape)
+    cdef dim n = task // (panels * blocks)
+    cdef dim panel = task // blocks % panels
+    cdef dim first = split(shape.P * shape.Q, blocks, task % blocks)
+    cdef dim count = split(shape.P * shape.Q, blocks, task % blocks + 1) - first
+    if shape.dtype == FLOAT32:
+        filter_block(shape, packed, x, y, n, panel, first, count, workspace, <f32v*> NULL)
+    else:
+        filter_block(shape, packed, x, y, n, panel, first, count, workspace, <f64v*> NULL)
+
+
+cdef dim filter_workspace_bytes(const Shape* shape) noexcept nogil:
+    return PIXEL_BLOCK * (NV * VECTOR_BYTES + sizeof(dim)) + FILTER_KC * sizeof(dim)
+
+
+cdef dim filter_packed_bytes(const Shape* shape) noexcept nogil:
+    return ceil_div(shape.K * shape.item, VECTOR_BYTES) * VECTOR_BYTES * (1 + shape.C * shape.R * shape.S)
+
+
+cdef void filter_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
+    cdef dim panel, first, last, c, r, s, k
+    for panel in range(filter_panels(shape)):
+        first = panel * filter_width(shape)
+        last = first + panel_vectors(shape, panel) * VECTOR_BYTES // shape.item
+        for k in range(first, last):
+            copy_scalar(packed, w.bias + k * shape.item if w.bias != NULL and k < shape.K else NULL, shape.item)
+            packed += shape.item
+        for c in range(shape.C):
+            for r in range(shape.R):
+                for s in range(shape.S):
+                    for k in range(first, last):
+                        copy_scalar(packed, w.data + k * w.k + c * w.c + r * w.r + s * w.s if k < shape.K else NULL,
+                                    shape.item)
+                        packed += shape.item
+
+
+cdef double filter_cost(const Shape* shape) noexcept nogil:
+    cdef double terms = <double> shape.C * shape.R * shape.S
+    cdef double pixels = <double> shape.P * shape.Q
+    cdef double vectors = ceil_div(shape.K * shape.item, VECTOR_BYTES)
+    cdef double panels = filter_panels(shape)
+    cdef double rows = min(<double> MR, pixels)
+    # A term of a full tile issues rows * NV multiply-adds, but no faster than each can follow the one before it.
+    cdef double term = max(rows * vectors / panels / ISSUE, <double> LATENCY)
+    # Storing takes an accumulator through scratch and log2(lanes) shuffles.
+    return pixels / rows * panels * (terms * term + 40) + pixels * vectors * 9 + terms * panels * 2

@@ -1,0 +1,67 @@
+# What the module hands out: its kernels in a capsule, and the two rates that the tile guard compares.
+
+from cpython.pycapsule cimport PyCapsule_New
+from libc.stdlib cimport free
+
+cdef extern from "<stdlib.h>" nogil:
+    void* aligned_alloc(size_t alignment, size_t size)
+
+cdef KernelTable table
+table.kernels[PIXELS] = Kernel(pixel_cost, pixel_packed_bytes, pixel_pack, pixel_workspace_bytes, pixel_tasks,
+                               pixel_run)
+table.kernels[FILTERS] = Kernel(filter_cost, filter_packed_bytes, filter_pack, filter_workspace_bytes, filter_tasks,
+                                filter_run)
+capsule = PyCapsule_New(&table, "fastconv.kernels", NULL)
+
+cdef enum:
+    TILE_TERMS = 24 * 1024 // (NV * VECTOR_BYTES)   # their weights fill three quarters of a 32 KiB cache
+
+
+cdef double peak_rounds(dim rounds, vec* out) noexcept nogil:
+    """Multiply-adds on registers alone, as many at once as the tile has; returns how many flops."""
+    cdef vec acc[MR * NV]
+    cdef vec a = out[0]
+    cdef vec b = out[1]
+    cdef dim r
+    cdef int i, v
+    for i in range(MR * NV):
+        acc[i] = out[i]
+    for r in range(rounds):
+        for i in range(MR):
+            for v in range(NV):
+                acc[i * NV + v] = acc[i * NV + v] * a + b
+    for i in range(MR * NV):
+        out[i] = acc[i]
+    return 2.0 * rounds * MR * NV * (sizeof(vec) // itemsize(out))
+
+
+cdef double tile_rounds(dim rounds, vec* w, vec* out, dim* off) noexcept nogil:
+    """The largest filter tile on operands in the first-level cache; returns how many flops."""
+    cdef dim r
+    for r in range(rounds):
+        filter_tile_any(out, 0, out, <const char*> w, off, off, TILE_TERMS, w, MR, NV)
+    return 2.0 * rounds * TILE_TERMS * MR * NV * (sizeof(vec) // itemsize(out))
+
+
+def flops(str what, str dtype, dim rounds):
+    """Do `rounds` of multiply-adds on registers ("peak") or in the register tile ("tile"); return their flops."""
+    cdef char* memory = <char*> aligned_alloc(64, (TILE_TERMS + MR + 1) * NV * VECTOR_BYTES)
+    cdef dim off[TILE_TERMS]
+    cdef char* out = memory + TILE_TERMS * NV * VECTOR_BYTES
+    cdef dim i
+    if memory == NULL:
+        raise MemoryError
+    # Small normal numbers of either dtype, so that nothing overflows, and nothing can be left out as zero.
+    memset(memory, 0x3c, (TILE_TERMS + MR + 1) * NV * VECTOR_BYTES)
+    for i in range(TILE_TERMS):
+        off[i] = 8 * i
+    try:
+        if dtype == "float32":
+            if what == "peak":
+                return peak_rounds(rounds, <f32v*> out)
+            return tile_rounds(rounds, <f32v*> memory, <f32v*> out, off)
+        if what == "peak":
+            return peak_rounds(rounds, <f64v*> out)
+        return tile_rounds(rounds, <f64v*> memory, <f64v*> out, off)
+    finally:
+        free(memory)

@@ -1,0 +1,65 @@
+# The vector types of one instruction set, and the one multiply-add that all register tiles are made of.
+#
+# An ISA module sets, before it includes this file, VECTOR_BYTES and the constants
+#     MR     most rows of a register tile (its broadcast operands)
+#     NV     most vectors in a row of it
+# Cython takes a vector for a scalar: + and * go to the C compiler as they stand, which makes FMAs of them where
+# there are any. The types may be read from any address that suits a scalar.
+
+from libc.math cimport INFINITY
+from libc.string cimport memcpy, memset
+
+cdef extern from *:
+    """
+    typedef float f32v __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+    typedef double f64v __attribute__((vector_size(VECTOR_BYTES), aligned(8), may_alias));
+    """
+    enum:
+        VECTOR_BYTES
+    ctypedef float f32v
+    ctypedef double f64v
+    f32v shuffle32 "__builtin_shufflevector"(f32v a, f32v b, ...) noexcept nogil
+    f64v shuffle64 "__builtin_shufflevector"(f64v a, f64v b, ...) noexcept nogil
+
+cdef enum:
+    MOST_LANES = 16
+
+ctypedef fused vec:
+    f32v
+    f64v
+
+
+cdef inline vec fma(vec acc, vec b, const char* a) noexcept nogil:
+    """acc + b * (the scalar at a)."""
+    if vec is f32v:
+        return acc + b * (<const float*> a)[0]
+    else:
+        return acc + b * (<const double*> a)[0]
+
+
+cdef inline dim itemsize(const vec* pointer) noexcept nogil:
+    """Bytes of one lane."""
+    if vec is f32v:
+        return sizeof(float)
+    else:
+        return sizeof(double)
+
+
+cdef inline void copy_scalar(char* to, const char* value, dim item) noexcept nogil:
+    """One value of `item` bytes; zero where value is NULL."""
+    if value == NULL:
+        memset(to, 0, item)
+    elif item == 4:
+        memcpy(to, value, 4)
+    else:
+        memcpy(to, value, 8)
+
+
+cdef inline dim ceil_div(dim a, dim b) noexcept nogil:
+    return (a + b - 1) // b
+
+
+cdef inline dim split(dim total, dim parts, dim i) noexcept nogil:
+    """Where part i begins when total is cut into parts of nearly equal size, the larger ones first."""
+    cdef dim longer = total % parts
+    return i * (total // parts) + (i if i < longer else longer)

@@ -1,0 +1,14 @@
+from fastconv._kernels.kernel cimport Image, Kernel, Weights
+from fastconv._problem cimport Problem
+
+cdef struct Recipe:
+    # What is settled before an image is there: sizes, the kernel, and packed weights, which the recipe owns.
+    Problem problem
+    const Kernel* kernel
+    int method
+    char* packed
+
+cdef int prepare(Recipe* recipe, object method, const Weights* weights) except -1
+cdef int execute(const Recipe* recipe, const Image* x, char* y, object workers) except -1
+cdef str method_name(const Recipe* recipe)
+cdef void release(Recipe* recipe) noexcept

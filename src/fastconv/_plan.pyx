@@ -1,0 +1,135 @@
+"""Plans: a method is chosen, weights are packed for it, and its tasks are run."""
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.math cimport INFINITY
+from libc.stdlib cimport free
+from libc.string cimport memcpy
+
+from fastconv import _kernels
+
+from fastconv._kernels.kernel cimport dim, FILTERS, Image, Kernel, KernelTable, PIXELS, Shape, Weights
+from fastconv._threads cimport count_workers, run_tasks
+
+cdef extern from "<stdlib.h>" nogil:
+    int posix_memalign(void** memory, size_t alignment, size_t size)
+
+cdef enum:
+    ALONE = 100_000             # cycles: less work than this isn't worth waking another thread for
+    HELD = 10_000               # cycles: nor, than this, letting other Python threads run
+    BETWEEN_SIGNALS = 100_000_000   # cycles: Ctrl-C is looked for about this often
+
+# The methods' names, in the order of the kernels that they run.
+METHODS = ("direct-pixels", "direct-filters")
+
+cdef const KernelTable* table
+
+
+def use_isa(str isa):
+    """Take kernels for an instruction set, for what is planned from now on. For tests: users set FASTCONV_ISA."""
+    global table
+    _kernels.choose_isa(isa)
+    table = <const KernelTable*> PyCapsule_GetPointer(_kernels.load(isa).capsule, "fastconv.kernels")
+    _kernels.isa = isa
+
+
+use_isa(_kernels.isa)
+
+
+cdef int choose_method(object method, const Shape* shape) except -1:
+    """The kernel of the method that is asked for; of several, the one with the least predicted time.
+
+    A function of one image's sizes and the instruction set alone, so that the same method runs, and gives the same
+    bits, for any number of images or workers.
+    """
+    cdef int number
+    if method == "auto" or method == "direct":
+        return FILTERS if table.kernels[FILTERS].cost(shape) < table.kernels[PIXELS].cost(shape) else PIXELS
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}; expected 'auto', 'direct', or one of {', '.join(map(repr, METHODS))}")
+    number = METHODS.index(method)
+    if table.kernels[number].cost(shape) == INFINITY:
+        raise ValueError(f"method is {method!r}, which can't compute outputs of {shape.P} x {shape.Q} on this CPU")
+    return number
+
+
+cdef str method_name(const Recipe* recipe):
+    return METHODS[recipe.method]
+
+
+cdef char* allocate(dim size, str purpose) except NULL:
+    """`size` bytes on a 64-byte boundary, to be freed with free()."""
+    cdef void* memory = NULL
+    if posix_memalign(&memory, 64, max(size, 64)) != 0:
+        raise MemoryError(f"can't allocate {size} bytes for {purpose}")
+    return <char*> memory
+
+
+cdef int prepare(Recipe* recipe, object method, const Weights* weights) except -1:
+    """Choose the kernel and pack the weights. The recipe's problem is set; release() frees what this allocates."""
+    cdef const Shape* shape = &recipe.problem.shape
+    recipe.packed = NULL
+    recipe.method = choose_method(method, shape)
+    recipe.kernel = &table.kernels[recipe.method]
+    recipe.packed = allocate(recipe.kernel.packed_bytes(shape), "packed weights")
+    recipe.kernel.pack(shape, weights, recipe.packed)
+    return 0
+
+
+cdef void release(Recipe* recipe) noexcept:
+    free(recipe.packed)
+    recipe.packed = NULL
+
+
+cdef struct Call:
+    # One execution, as its tasks see it.
+    const Recipe* recipe
+    const Image* x
+    char* y
+    char* workspace
+    dim workspace_bytes         # of one worker
+
+
+cdef void run_task(void* context, dim task, int worker) noexcept nogil:
+    cdef const Call* call = <const Call*> context
+    call.recipe.kernel.run(&call.recipe.problem.shape, call.recipe.packed, call.x, call.y, task,
+                           call.workspace + worker * call.workspace_bytes)
+
+
+cdef int execute(const Recipe* recipe, const Image* x, char* y, object workers) except -1:
+    """Compute y. Signals are handled between stretches of tasks; when one raises, y is left incomplete."""
+    cdef const Shape* shape = &recipe.problem.shape
+    if shape.N == 0 or shape.K == 0:
+        count_workers(workers)
+        return 0
+    cdef dim tasks = recipe.kernel.tasks(shape)
+    cdef double cycles = recipe.kernel.cost(shape) * shape.N
+    cdef int threads = 1
+    cdef dim first = 0, last, stretch
+    cdef Call call
+    if workers is not None or cycles > ALONE:
+        threads = count_workers(workers)
+        if cycles <= ALONE:
+            threads = 1
+        threads = <int> max(1, min(<dim> threads, tasks))
+    call.recipe = recipe
+    call.x = x
+    call.y = y
+    call.workspace = NULL
+    call.workspace_bytes = recipe.kernel.workspace_bytes(shape)
+    if call.workspace_bytes > 0:
+        call.workspace = allocate(threads * call.workspace_bytes, "workspace")
+    try:
+        if cycles <= HELD:
+            run_tasks(run_task, &call, 0, tasks, 1)
+        else:
+            stretch = max(<dim> threads, <dim> min(<double> tasks, tasks * threads * (BETWEEN_SIGNALS / cycles)))
+            while first < tasks:
+                last = min(tasks, first + stretch)
+                with nogil:
+                    run_tasks(run_task, &call, first, last, threads)
+                first = last
+                PyErr_CheckSignals()
+    finally:
+        free(call.workspace)
+    return 0

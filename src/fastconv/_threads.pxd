@@ -1,0 +1,6 @@
+from fastconv._kernels.kernel cimport dim
+
+ctypedef void (*TaskFunction)(void* context, dim task, int worker) noexcept nogil
+
+cdef int count_workers(object workers) except -1
+cdef void run_tasks(TaskFunction function, void* context, dim first, dim last, int workers) noexcept nogil

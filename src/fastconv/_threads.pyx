@@ -1,0 +1,118 @@
+"""Workers: how many there are, and OpenMP's loop over numbered tasks. Nothing else in the library knows of threads."""
+
+import contextlib
+import operator
+import os
+import threading
+
+from cython.parallel cimport prange, threadid
+
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #include <omp.h>
+    #define OPENMP _OPENMP
+    #else
+    #define OPENMP 0
+    #define omp_get_max_threads() 1
+    #endif
+    """
+    int OPENMP
+    int omp_get_max_threads() nogil
+
+openmp = OPENMP     # the version of OpenMP as yyyymm, or 0 in a serial build
+
+# A child process that was forked after the parent's OpenMP threads had started has none of them, and some OpenMP
+# libraries wait for them forever: it computes on the calling thread.
+cdef bint pool_started = False
+cdef bint pool_lost = False
+
+_local = threading.local()
+
+
+def _after_fork():
+    global pool_lost
+    pool_lost = pool_lost or pool_started
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def get_workers():
+    """Number of workers that ``workers=None`` means in this thread.
+
+    It is what `set_workers` has set, or else what OpenMP takes: the CPUs that this process may run on, or
+    ``OMP_NUM_THREADS``, or a limit set through threadpoolctl. One in a build without OpenMP.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> import fastconv
+    >>> with fastconv.set_workers(2):
+    ...     fastconv.get_workers()
+    2
+    """
+    return count_workers(None)
+
+
+@contextlib.contextmanager
+def set_workers(workers):
+    """Context manager that sets what ``workers=None`` means in this thread.
+
+    Parameters
+    ----------
+    workers : int
+        Number of workers, at least 1. A negative number counts from the number of CPUs: -1 is all of them,
+        -2 all but one, as in `scipy.fft`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If workers is 0, is less than minus the number of CPUs, or isn't an integer.
+
+    Examples
+    --------
+    >>> import fastconv, numpy as np
+    >>> with fastconv.set_workers(1):
+    ...     y = fastconv.correlate(np.ones((1, 8, 8)), np.ones((1, 1, 3, 3)))
+    """
+    number = count_workers(operator.index(workers))
+    before = getattr(_local, "workers", None)
+    _local.workers = number
+    try:
+        yield
+    finally:
+        _local.workers = before
+
+
+cdef int count_workers(object workers) except -1:
+    """The number of workers that an argument `workers` asks for."""
+    if workers is None:
+        workers = getattr(_local, "workers", None)
+        if workers is None:
+            return omp_get_max_threads()
+    try:
+        number = operator.index(workers)
+    except TypeError:
+        raise TypeError(f"workers is {workers!r}; expected an integer or None") from None
+    cpus = os.cpu_count() or 1
+    if number == 0 or number < -cpus:
+        raise ValueError(f"workers is {number}; expected at least 1, or -1 to -{cpus} to count from all {cpus} CPUs")
+    return min(number if number > 0 else number + 1 + cpus, 1 << 16)
+
+
+cdef void run_tasks(TaskFunction function, void* context, dim first, dim last, int workers) noexcept nogil:
+    """Call function(context, task, worker) for each task, workers at a time; worker is 0 .. workers-1."""
+    global pool_started
+    cdef dim task
+    if workers == 1 or pool_lost or OPENMP == 0:
+        for task in range(first, last):
+            function(context, task, 0)
+    else:
+        pool_started = True
+        for task in prange(first, last, num_threads=workers, schedule="dynamic", chunksize=1):
+            function(context, task, threadid())
