@@ -12,7 +12,7 @@ cdef enum:
     NV = 4
     ISSUE = 2               # multiply-adds in a cycle, and the cycles until one can be added to
     LATENCY = 4
-    FILTER_KC = 1536         # terms of the reduction in a block: 384 KiB of packed weights
+    FILTER_KC = 64         # terms of the reduction in a block: 384 KiB of packed weights
 
 include "vector.pxi"
 

@@ -20,7 +20,7 @@ cdef inline void filter_tile(const vec* init, dim init_step, vec* t, const char*
     cdef vec acc[MR * NV]
     cdef vec b[NV]
     cdef const char* a[MR]
-    cdef dim r
+    cdef dim r, o
     cdef int i, v
     for i in range(m):
         a[i] = x + pixel[i]
@@ -29,9 +29,11 @@ cdef inline void filter_tile(const vec* init, dim init_step, vec* t, const char*
     for r in range(n):
         for v in range(nv):
             b[v] = w[v]
+        o = off[r]
+        prefetch(a[0] + o + AHEAD, 0, XLOC)
         for i in range(m):
             for v in range(nv):
-                acc[i * nv + v] = fma(acc[i * nv + v], b[v], a[i] + off[r])
+                acc[i * nv + v] = fma(acc[i * nv + v], b[v], a[i] + o)
         w += nv
     for i in range(m):
         for v in range(nv):
@@ -48,7 +50,7 @@ cdef inline void filter_tile_nv(const vec* init, dim init_step, vec* t, const ch
     else: filter_tile(init, init_step, t, x, pixel, off, n, w, 1, nv)
 
 
-cdef void filter_tile_any(const vec* init, dim init_step, vec* t, const char* x, const dim* pixel, const dim* off,
+cdef inline void filter_tile_any(const vec* init, dim init_step, vec* t, const char* x, const dim* pixel, const dim* off,
                           dim n, const vec* w, int m, int nv) noexcept nogil:
     if nv == 1: filter_tile_nv(init, init_step, t, x, pixel, off, n, w, m, 1)
     elif nv == 2: filter_tile_nv(init, init_step, t, x, pixel, off, n, w, m, 2)
@@ -79,11 +81,8 @@ cdef inline void transpose_block(const vec* t, dim t_step, char* y, dim y_k, dim
     if lanes > 2: perfect_shuffle(a, lanes)
     if lanes > 4: perfect_shuffle(a, lanes)
     if lanes > 8: perfect_shuffle(a, lanes)
-    if filters >= lanes:
-        for i in range(lanes):
-            (<vec*> (y + i * y_k))[0] = a[i]
-    else:
-        for i in range(filters):
+    for i in range(lanes):
+        if i < filters:
             (<vec*> (y + i * y_k))[0] = a[i]
 
 
@@ -123,6 +122,19 @@ cdef inline dim panel_vectors(const Shape* shape, dim panel) noexcept nogil:
     return ceil_div(min(filter_width(shape), shape.K - panel * filter_width(shape)), VECTOR_BYTES // shape.item)
 
 
+cdef inline void filter_pixels(const Shape* shape, const Image* x, dim first, dim count, dim* pixel) noexcept nogil:
+    """Where the windows of pixels first .. first+count-1 of y begin, in bytes from the image."""
+    cdef dim p = first // shape.Q
+    cdef dim q = first % shape.Q
+    cdef dim i
+    for i in range(count):
+        pixel[i] = p * x.h + q * shape.item
+        q += 1
+        if q == shape.Q:
+            q = 0
+            p += 1
+
+
 cdef inline void filter_offsets(const Shape* shape, const Image* x, dim term, dim count, dim* off) noexcept nogil:
     """Where terms term .. term+count-1 of the reduction stand, in bytes from a pixel's first."""
     cdef dim s = term % shape.S
@@ -140,6 +152,25 @@ cdef inline void filter_offsets(const Shape* shape, const Image* x, dim term, di
                 c += 1
 
 
+cdef struct Touch:
+    # Cache lines of y that the block will be stored to, fetched a few at a time while it is computed.
+    const char* next        # in the row of the filter at hand
+    dim y_k                 # bytes from one filter's row to the next
+    dim bytes               # of a row
+    dim column              # of next in its row
+    dim lines               # to fetch at a time
+
+
+cdef inline void touch_lines(Touch* touch) noexcept nogil:
+    cdef dim i
+    for i in range(touch.lines):
+        prefetch(touch.next + touch.column, 1, YLOC)
+        touch.column += LINE
+        if touch.column >= touch.bytes + LINE:
+            touch.column = 0
+            touch.next += touch.y_k
+
+
 cdef inline void filter_block(const Shape* shape, const char* packed, const Image* x, char* y, dim n, dim panel,
                               dim j_first, dim j_count, char* workspace, vec* like) noexcept nogil:
     """Pixels j_first .. j_first+j_count-1 of y, counted along P x Q, for one panel of filters of image n."""
@@ -154,23 +185,34 @@ cdef inline void filter_block(const Shape* shape, const char* packed, const Imag
     cdef const vec* w = init + nv
     cdef dim init_step = 0
     cdef dim tiles = ceil_div(j_count, MR)
+    cdef dim m = j_count // tiles       # pixels in a tile; the first few have one more
+    cdef dim longer = j_count % tiles
+    cdef dim blocks = ceil_div(terms, FILTER_KC)
+    cdef dim filters = min(filter_width(shape), shape.K - k)
     cdef dim block, count, i, j
-    for j in range(j_count):
-        pixel[j] = (j_first + j) // shape.Q * x.h + (j_first + j) % shape.Q * shape.item
+    cdef Touch touch
+    y += ((n * shape.K + k) * pixels + j_first) * shape.item
+    touch.next = y
+    touch.y_k = pixels * shape.item
+    touch.bytes = j_count * shape.item
+    touch.column = 0
+    touch.lines = ceil_div(filters * (touch.bytes // LINE + 2), tiles * blocks)
+    filter_pixels(shape, x, j_first, j_count, pixel)
     # Loop 2: the reduction, KC terms at a time, so that the panel's weights stay in the second-level cache.
-    for block in range(ceil_div(terms, FILTER_KC)):
+    for block in range(blocks):
         count = min(FILTER_KC, terms - block * FILTER_KC)
         filter_offsets(shape, x, block * FILTER_KC, count, off)
         # Loop 1: pixels, at most MR at a time, in tiles of nearly equal size.
+        j = 0
         for i in range(tiles):
-            j = split(j_count, tiles, i)
+            touch_lines(&touch)
             filter_tile_any(init + j * init_step, init_step, t + j * nv, x.data + n * x.n, pixel + j, off, count, w,
-                            <int> (split(j_count, tiles, i + 1) - j), nv)
+                            <int> (m + (i < longer)), nv)
+            j += m + (i < longer)
         w += count * nv
         init = t
         init_step = nv
-    filter_store(t, nv, j_count, min(filter_width(shape), shape.K - k),
-                 y + ((n * shape.K + k) * pixels + j_first) * shape.item, pixels * shape.item)
+    filter_store(t, nv, j_count, filters, y, touch.y_k)
 
 
 cdef dim filter_tasks(const Shape* shape) noexcept nogil:

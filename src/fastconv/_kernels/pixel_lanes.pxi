@@ -101,7 +101,7 @@ cdef inline void pixel_tile_nv(const PixelTile* g, const char* x, const char* w,
     else: pixel_tile(g, x, w, bias, y, 3, 2, nv)
 
 
-cdef void pixel_tile_any(const PixelTile* g, const char* x, const char* w, const char* bias, vec* y,
+cdef inline void pixel_tile_any(const PixelTile* g, const char* x, const char* w, const char* bias, vec* y,
                          int km, int mp, int nv) noexcept nogil:
     if nv == 1: pixel_tile_nv(g, x, w, bias, y, km, mp, 1)
     elif nv == 2: pixel_tile_nv(g, x, w, bias, y, km, mp, 2)
@@ -130,6 +130,8 @@ cdef inline void pixel_block(const Shape* shape, const char* packed, const Image
     cdef dim item = itemsize(like)
     cdef dim lanes = sizeof(vec) // item
     cdef dim panels = pixel_panels(shape)
+    cdef dim fewest = shape.K // panels     # filters in a panel; the first few have one more
+    cdef dim wider = shape.K % panels
     cdef int rows = pixel_rows(shape)
     cdef const char* weights = packed + shape.K * VECTOR_BYTES
     cdef const char* image = x.data + block.n * x.n
@@ -155,12 +157,13 @@ cdef inline void pixel_block(const Shape* shape, const char* packed, const Image
                 else:
                     q = block.q_last - nv * lanes
             # Loop 1: filters, a panel at a time, over a window of x that stays in the first-level cache.
+            k = 0
             for panel in range(panels):
-                k = split(shape.K, panels, panel)
-                km = <int> (split(shape.K, panels, panel + 1) - k)
+                km = <int> (fewest + (panel < wider))
                 pixel_tile_any(&g, image + p * x.h + q * item,
                                weights + k * shape.C * shape.R * shape.S * item, packed + k * VECTOR_BYTES,
                                <vec*> (y + k * g.y_k + p * g.y_p + q * item), km, mp, nv)
+                k += km
             q += nv * lanes
         p += mp
 

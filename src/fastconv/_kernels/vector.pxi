@@ -18,11 +18,16 @@ cdef extern from *:
         VECTOR_BYTES
     ctypedef float f32v
     ctypedef double f64v
+    void prefetch "__builtin_prefetch"(const void* address, int write, int locality) noexcept nogil
     f32v shuffle32 "__builtin_shufflevector"(f32v a, f32v b, ...) noexcept nogil
     f64v shuffle64 "__builtin_shufflevector"(f64v a, f64v b, ...) noexcept nogil
 
 cdef enum:
     MOST_LANES = 16
+    LINE = 64
+    XLOC = 2
+    YLOC = 2
+    AHEAD = 256
 
 ctypedef fused vec:
     f32v
