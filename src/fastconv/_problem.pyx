@@ -256,9 +256,31 @@ cdef ndarray result_array(const Problem* problem, object out):
     return y
 
 
+cdef void extent(ndarray array, char** low, char** high):
+    """The addresses between which all of an array's bytes lie."""
+    cdef int i
+    cdef dim reach
+    low[0] = cnp.PyArray_BYTES(array)
+    high[0] = low[0] + cnp.PyArray_ITEMSIZE(array)
+    for i in range(cnp.PyArray_NDIM(array)):
+        reach = (cnp.PyArray_DIMS(array)[i] - 1) * cnp.PyArray_STRIDES(array)[i]
+        if reach < 0:
+            low[0] += reach
+        else:
+            high[0] += reach
+
+
 cdef int check_overlap(ndarray out, ndarray other, str name) except -1:
     """Raise if out and another array share memory: it would be read after it was written."""
-    if np.may_share_memory(out, other):
+    cdef char* out_low
+    cdef char* out_high
+    cdef char* low
+    cdef char* high
+    if cnp.PyArray_SIZE(out) == 0 or cnp.PyArray_SIZE(other) == 0:
+        return 0
+    extent(out, &out_low, &out_high)
+    extent(other, &low, &high)
+    if low < out_high and out_low < high:
         try:
             shared = np.shares_memory(out, other, max_work=10_000)
         except np.exceptions.TooHardError:

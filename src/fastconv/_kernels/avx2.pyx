@@ -12,7 +12,9 @@ cdef enum:
     NV = 2
     ISSUE = 2               # multiply-adds in a cycle, and the cycles until one can be added to
     LATENCY = 4
-    FILTER_KC = 2048         # terms of the reduction in a block: 128 KiB of packed weights
+    UNROLL = 1              # terms of the filter tile at a time, and whether each group fetches cache lines ahead
+    FETCH = 0               # (no free issue slots for it)
+    FILTER_KC = 256         # terms of the reduction in a block: 16 KiB of packed weights, half the first-level cache
 
 include "vector.pxi"
 

@@ -12,7 +12,9 @@ cdef enum:
     NV = 4
     ISSUE = 2               # multiply-adds in a cycle, and the cycles until one can be added to
     LATENCY = 4
-    FILTER_KC = 64         # terms of the reduction in a block: 384 KiB of packed weights
+    UNROLL = 2              # terms of the filter tile at a time, and whether each group fetches cache lines ahead
+    FETCH = 1
+    FILTER_KC = 64          # terms of the reduction in a block: 16 KiB of packed weights, half the first-level cache
 
 include "vector.pxi"
 

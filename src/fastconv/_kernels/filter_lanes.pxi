@@ -14,49 +14,108 @@ cdef enum:
     PIXEL_BLOCK = 192       # pixels of y in a block; their scratch takes PIXEL_BLOCK * NV vectors
 
 
-cdef inline void filter_tile(const vec* init, dim init_step, vec* t, const char* x, const dim* pixel, const dim* off,
-                             dim n, const vec* w, int m, int nv) noexcept nogil:
-    """t[i][v] = init[i * init_step + v] + the sum over n terms of the reduction."""
-    cdef vec acc[MR * NV]
+cdef struct FilterSweep:
+    # One sweep of tiles over a block of pixels, with one block of the reduction.
+    const char* image
+    const dim* off          # where each term stands, in bytes from a pixel's first
+    dim terms
+    dim init_step           # vectors from one pixel's first values to the next's: 0 where all begin at the bias
+    Touch* touch
+
+cdef struct Touch:
+    # Cache lines of y that the block will be stored to: fetched a few at a time, while it is computed.
+    const char* next        # in the row of the filter at hand
+    dim y_k                 # bytes from one filter's row to the next
+    dim bytes               # of a row
+    dim column              # of next in its row
+    dim lines               # to fetch at a time
+
+
+cdef inline void touch_lines(Touch* touch) noexcept nogil:
+    cdef dim i
+    for i in range(touch.lines):
+        prefetch(touch.next + touch.column, 1, SECOND)
+        touch.column += LINE
+        if touch.column >= touch.bytes + LINE:
+            touch.column = 0
+            touch.next += touch.y_k
+
+
+cdef inline void filter_term(vec* acc, const char** a, dim off, const vec* w, int m, int nv) noexcept nogil:
+    """One term of the reduction: the outer product of m pixels and nv vectors of weights."""
     cdef vec b[NV]
+    cdef int i, v
+    for v in range(nv):
+        b[v] = w[v]
+    for i in range(m):
+        for v in range(nv):
+            acc[i * nv + v] = fma(acc[i * nv + v], b[v], a[i] + off)
+
+
+cdef inline void filter_tile(const FilterSweep* g, const vec* w, const dim* pixel, const vec* init, vec* t, dim turn,
+                             int m, int nv) noexcept nogil:
+    """t[i][v] = init[i][v] + the sum over g.terms terms of the reduction.
+
+    UNROLL terms at a time. With FETCH, each group fetches a line of the image further right, and one of the next
+    block's weights; turn, the number of the tile in its sweep, says which, so that a sweep fetches them all.
+    """
+    cdef vec acc[MR * NV]
     cdef const char* a[MR]
-    cdef dim r, o
+    cdef const dim* off = g.off
+    cdef dim ahead = g.terms * nv * sizeof(vec) + turn * LINE % (UNROLL * nv * sizeof(vec))
+    cdef dim r, odd = turn % UNROLL
     cdef int i, v
     for i in range(m):
-        a[i] = x + pixel[i]
+        a[i] = g.image + pixel[i]
         for v in range(nv):
-            acc[i * nv + v] = init[i * init_step + v]
-    for r in range(n):
-        for v in range(nv):
-            b[v] = w[v]
-        o = off[r]
-        prefetch(a[0] + o + AHEAD, 0, XLOC)
-        for i in range(m):
-            for v in range(nv):
-                acc[i * nv + v] = fma(acc[i * nv + v], b[v], a[i] + o)
+            acc[i * nv + v] = init[i * g.init_step + v]
+    for r in range(g.terms // UNROLL):
+        if FETCH:
+            prefetch(a[0] + off[odd] + AHEAD, 0, SECOND)
+            prefetch(<const char*> w + ahead, 0, SECOND)
+        for i in range(UNROLL):
+            filter_term(acc, a, off[i], w, m, nv)
+            w += nv
+        off += UNROLL
+    for r in range(g.terms % UNROLL):
+        filter_term(acc, a, off[r], w, m, nv)
         w += nv
     for i in range(m):
         for v in range(nv):
             t[i * nv + v] = acc[i * nv + v]
 
 
-cdef inline void filter_tile_nv(const vec* init, dim init_step, vec* t, const char* x, const dim* pixel,
-                                const dim* off, dim n, const vec* w, int m, int nv) noexcept nogil:
-    if m == 6: filter_tile(init, init_step, t, x, pixel, off, n, w, 6, nv)
-    elif m == 5: filter_tile(init, init_step, t, x, pixel, off, n, w, 5, nv)
-    elif m == 4: filter_tile(init, init_step, t, x, pixel, off, n, w, 4, nv)
-    elif m == 3: filter_tile(init, init_step, t, x, pixel, off, n, w, 3, nv)
-    elif m == 2: filter_tile(init, init_step, t, x, pixel, off, n, w, 2, nv)
-    else: filter_tile(init, init_step, t, x, pixel, off, n, w, 1, nv)
+cdef inline void filter_tiles(const FilterSweep* g, const vec* w, const dim* pixel, const vec* init, vec* t, dim count,
+                              int m, int nv) noexcept nogil:
+    """count tiles of m pixels, one after the other."""
+    cdef dim turn
+    for turn in range(count):
+        touch_lines(g.touch)
+        filter_tile(g, w, pixel, init, t, turn, m, nv)
+        pixel += m
+        init += m * g.init_step
+        t += m * nv
 
 
-cdef inline void filter_tile_any(const vec* init, dim init_step, vec* t, const char* x, const dim* pixel, const dim* off,
-                          dim n, const vec* w, int m, int nv) noexcept nogil:
-    if nv == 1: filter_tile_nv(init, init_step, t, x, pixel, off, n, w, m, 1)
-    elif nv == 2: filter_tile_nv(init, init_step, t, x, pixel, off, n, w, m, 2)
+# The variants are one loop nest: m and nv become constants of a copy that the compiler unrolls.
+
+cdef inline void filter_tiles_nv(const FilterSweep* g, const vec* w, const dim* pixel, const vec* init, vec* t,
+                                 dim count, int m, int nv) noexcept nogil:
+    if m == 6: filter_tiles(g, w, pixel, init, t, count, 6, nv)
+    elif m == 5: filter_tiles(g, w, pixel, init, t, count, 5, nv)
+    elif m == 4: filter_tiles(g, w, pixel, init, t, count, 4, nv)
+    elif m == 3: filter_tiles(g, w, pixel, init, t, count, 3, nv)
+    elif m == 2: filter_tiles(g, w, pixel, init, t, count, 2, nv)
+    else: filter_tiles(g, w, pixel, init, t, count, 1, nv)
+
+
+cdef inline void filter_tiles_any(const FilterSweep* g, const vec* w, const dim* pixel, const vec* init, vec* t,
+                                  dim count, int m, int nv) noexcept nogil:
+    if nv == 1: filter_tiles_nv(g, w, pixel, init, t, count, m, 1)
+    elif nv == 2: filter_tiles_nv(g, w, pixel, init, t, count, m, 2)
     elif NV == 4:
-        if nv == 3: filter_tile_nv(init, init_step, t, x, pixel, off, n, w, m, 3)
-        else: filter_tile_nv(init, init_step, t, x, pixel, off, n, w, m, 4)
+        if nv == 3: filter_tiles_nv(g, w, pixel, init, t, count, m, 3)
+        else: filter_tiles_nv(g, w, pixel, init, t, count, m, 4)
 
 
 cdef inline void perfect_shuffle(vec* a, int lanes) noexcept nogil:
@@ -152,25 +211,6 @@ cdef inline void filter_offsets(const Shape* shape, const Image* x, dim term, di
                 c += 1
 
 
-cdef struct Touch:
-    # Cache lines of y that the block will be stored to, fetched a few at a time while it is computed.
-    const char* next        # in the row of the filter at hand
-    dim y_k                 # bytes from one filter's row to the next
-    dim bytes               # of a row
-    dim column              # of next in its row
-    dim lines               # to fetch at a time
-
-
-cdef inline void touch_lines(Touch* touch) noexcept nogil:
-    cdef dim i
-    for i in range(touch.lines):
-        prefetch(touch.next + touch.column, 1, YLOC)
-        touch.column += LINE
-        if touch.column >= touch.bytes + LINE:
-            touch.column = 0
-            touch.next += touch.y_k
-
-
 cdef inline void filter_block(const Shape* shape, const char* packed, const Image* x, char* y, dim n, dim panel,
                               dim j_first, dim j_count, char* workspace, vec* like) noexcept nogil:
     """Pixels j_first .. j_first+j_count-1 of y, counted along P x Q, for one panel of filters of image n."""
@@ -183,13 +223,14 @@ cdef inline void filter_block(const Shape* shape, const char* packed, const Imag
     cdef dim* off = pixel + PIXEL_BLOCK
     cdef const vec* init = <const vec*> packed + panel * NV * (1 + terms)
     cdef const vec* w = init + nv
-    cdef dim init_step = 0
     cdef dim tiles = ceil_div(j_count, MR)
-    cdef dim m = j_count // tiles       # pixels in a tile; the first few have one more
+    cdef int m = <int> (j_count // tiles)       # pixels in a tile; the first few have one more
     cdef dim longer = j_count % tiles
+    cdef dim split_at = longer * (m + 1)
     cdef dim blocks = ceil_div(terms, FILTER_KC)
     cdef dim filters = min(filter_width(shape), shape.K - k)
-    cdef dim block, count, i, j
+    cdef dim block
+    cdef FilterSweep g
     cdef Touch touch
     y += ((n * shape.K + k) * pixels + j_first) * shape.item
     touch.next = y
@@ -197,21 +238,22 @@ cdef inline void filter_block(const Shape* shape, const char* packed, const Imag
     touch.bytes = j_count * shape.item
     touch.column = 0
     touch.lines = ceil_div(filters * (touch.bytes // LINE + 2), tiles * blocks)
+    g.image = x.data + n * x.n
+    g.off = off
+    g.init_step = 0
+    g.touch = &touch
     filter_pixels(shape, x, j_first, j_count, pixel)
-    # Loop 2: the reduction, KC terms at a time, so that the panel's weights stay in the second-level cache.
+    # Loop 2: the reduction, KC terms at a time, so that their weights stay in the first-level cache.
     for block in range(blocks):
-        count = min(FILTER_KC, terms - block * FILTER_KC)
-        filter_offsets(shape, x, block * FILTER_KC, count, off)
-        # Loop 1: pixels, at most MR at a time, in tiles of nearly equal size.
-        j = 0
-        for i in range(tiles):
-            touch_lines(&touch)
-            filter_tile_any(init + j * init_step, init_step, t + j * nv, x.data + n * x.n, pixel + j, off, count, w,
-                            <int> (m + (i < longer)), nv)
-            j += m + (i < longer)
-        w += count * nv
+        g.terms = min(FILTER_KC, terms - block * FILTER_KC)
+        filter_offsets(shape, x, block * FILTER_KC, g.terms, off)
+        # Loop 1: pixels, at most MR at a time, in tiles of two sizes that differ by one.
+        filter_tiles_any(&g, w, pixel, init, t, longer, m + 1, nv)
+        filter_tiles_any(&g, w, pixel + split_at, init + split_at * g.init_step, t + split_at * nv, tiles - longer, m,
+                         nv)
+        w += g.terms * nv
         init = t
-        init_step = nv
+        g.init_step = nv
     filter_store(t, nv, j_count, filters, y, touch.y_k)
 
 

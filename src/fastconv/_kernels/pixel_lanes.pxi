@@ -133,10 +133,11 @@ cdef inline void pixel_block(const Shape* shape, const char* packed, const Image
     cdef dim fewest = shape.K // panels     # filters in a panel; the first few have one more
     cdef dim wider = shape.K % panels
     cdef int rows = pixel_rows(shape)
+    cdef const char* bias = packed
     cdef const char* weights = packed + shape.K * VECTOR_BYTES
     cdef const char* image = x.data + block.n * x.n
     cdef PixelTile g
-    cdef dim p = block.p_first, q, panel, k
+    cdef dim p, q, panel
     cdef int mp, nv, km
     g.C, g.R, g.S = shape.C, shape.R, shape.S
     g.x_c, g.x_h = x.c, x.h
@@ -144,28 +145,29 @@ cdef inline void pixel_block(const Shape* shape, const char* packed, const Image
     g.y_k = shape.P * g.y_p
     g.bias_k = VECTOR_BYTES
     y += block.n * shape.K * g.y_k
-    # Loop 3: rows of y, mp at a time.
-    while p < block.p_last:
-        mp = <int> min(rows, block.p_last - p)
-        q = block.q_first
-        # Loop 2: columns of y, nv vectors at a time; the last tile moves left to end with the block.
-        while q < block.q_last:
-            nv = <int> min(NV, ceil_div(block.q_last - q, lanes))
-            if q + nv * lanes > block.q_last:
-                if nv * lanes > block.q_last - block.q_first:
-                    nv -= 1     # the block is at least one vector wide
-                else:
-                    q = block.q_last - nv * lanes
-            # Loop 1: filters, a panel at a time, over a window of x that stays in the first-level cache.
-            k = 0
-            for panel in range(panels):
-                km = <int> (fewest + (panel < wider))
-                pixel_tile_any(&g, image + p * x.h + q * item,
-                               weights + k * shape.C * shape.R * shape.S * item, packed + k * VECTOR_BYTES,
-                               <vec*> (y + k * g.y_k + p * g.y_p + q * item), km, mp, nv)
-                k += km
-            q += nv * lanes
-        p += mp
+    # Loop 3: filters, a panel at a time, so that y is written in few streams, over a window of x that stays in a cache.
+    for panel in range(panels):
+        km = <int> (fewest + (panel < wider))
+        # Loop 2: rows of y, mp at a time.
+        p = block.p_first
+        while p < block.p_last:
+            mp = <int> min(rows, block.p_last - p)
+            # Loop 1: columns of y, nv vectors at a time; the last tile moves left to end with the block.
+            q = block.q_first
+            while q < block.q_last:
+                nv = <int> min(NV, ceil_div(block.q_last - q, lanes))
+                if q + nv * lanes > block.q_last:
+                    if nv * lanes > block.q_last - block.q_first:
+                        nv -= 1     # the block is at least one vector wide
+                    else:
+                        q = block.q_last - nv * lanes
+                pixel_tile_any(&g, image + p * x.h + q * item, weights, bias, <vec*> (y + p * g.y_p + q * item), km, mp,
+                               nv)
+                q += nv * lanes
+            p += mp
+        weights += km * shape.C * shape.R * shape.S * item
+        bias += km * VECTOR_BYTES
+        y += km * g.y_k
 
 
 cdef inline dim pixel_bands(const Shape* shape) noexcept nogil:

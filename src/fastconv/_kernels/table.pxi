@@ -37,9 +37,14 @@ cdef double peak_rounds(dim rounds, vec* out) noexcept nogil:
 
 cdef double tile_rounds(dim rounds, vec* w, vec* out, dim* off) noexcept nogil:
     """The largest filter tile on operands in the first-level cache; returns how many flops."""
+    cdef FilterSweep g
     cdef dim r
+    g.image = <const char*> w
+    g.off = off
+    g.terms = TILE_TERMS
+    g.init_step = 0
     for r in range(rounds):
-        filter_tile_any(out, 0, out, <const char*> w, off, off, TILE_TERMS, w, MR, NV)
+        filter_tile(&g, w, off, out, out, r, MR, NV)
     return 2.0 * rounds * TILE_TERMS * MR * NV * (sizeof(vec) // itemsize(out))
 
 

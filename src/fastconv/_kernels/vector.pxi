@@ -24,10 +24,9 @@ cdef extern from *:
 
 cdef enum:
     MOST_LANES = 16
-    LINE = 64
-    XLOC = 2
-    YLOC = 2
-    AHEAD = 256
+    LINE = 64               # bytes of a cache line
+    AHEAD = 256             # bytes: how far ahead in a row of x lines are fetched
+    SECOND = 2              # fetch into the second-level cache
 
 ctypedef fused vec:
     f32v

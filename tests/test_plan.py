@@ -1,0 +1,207 @@
+"""Plans: what they say of themselves, that they keep their own weights, and that threads may share one."""
+
+import concurrent.futures
+import os
+import threading
+
+import numpy as np
+import oracle
+import pytest
+from cases import DTYPES, METHODS, VECTOR_BYTES, integers, methods, reals, same_bits, shape
+from shapes import SHAPES
+
+import fastconv
+
+
+def test_attributes(isa, dtype):
+    plan = fastconv.Plan(np.ones((8, 3, 5, 3), dtype), (3, 20, 30))
+    assert plan.operation == "correlate"
+    assert plan.method in METHODS
+    assert plan.isa == isa
+    assert plan.dtype == np.dtype(dtype)
+    assert plan.x_shape == (3, 20, 30)
+    assert plan.y_shape == (8, 16, 28)
+    assert plan.flops == 2 * 8 * 16 * 28 * 3 * 5 * 3
+    assert plan.packed_bytes >= 8 * 3 * 5 * 3 * np.dtype(dtype).itemsize
+    assert 0 <= plan.workspace_bytes <= 1 << 20
+    assert fastconv.Plan(np.ones((1, 1, 1)), (1, 1, 1), operation="convolve").operation == "convolve"
+
+
+@pytest.mark.parametrize("x_shape", [(3, 20, 30), (7, 3, 20, 30), (1, 3, 20, 30), (0, 3, 20, 30)])
+def test_shapes_with_images(x_shape):
+    plan = fastconv.Plan(np.ones((8, 3, 5, 3)), x_shape)
+    images = x_shape[:-3]
+    assert plan.x_shape == x_shape
+    assert plan.y_shape == (*images, 8, 16, 28) == plan(np.ones(x_shape)).shape
+    assert plan.flops == 2 * int(np.prod(images)) * 8 * 16 * 28 * 45
+
+
+def test_two_dimensions():
+    plan = fastconv.Plan(np.ones((5, 3)), (20, 30))
+    assert (plan.x_shape, plan.y_shape) == ((20, 30), (16, 28))
+    assert plan(np.ones((20, 30))).shape == (16, 28)
+
+
+@pytest.mark.parametrize("name", ["method", "isa", "dtype", "x_shape", "y_shape", "flops", "operation"])
+def test_attributes_are_read_only(name):
+    plan = fastconv.Plan(np.ones((1, 1, 1)), (1, 1, 1))
+    with pytest.raises(AttributeError):
+        setattr(plan, name, getattr(plan, name))
+
+
+def test_repr(isa, dtype):
+    w = np.ones((8, 3, 5, 3), dtype)
+    text = repr(fastconv.Plan(w, (2, 3, 20, 30), operation="convolve", method="direct-filters"))
+    for part in ("convolve", dtype, "(2, 3, 20, 30)", "8 filt", "3 x 5 x 3", "(2, 8, 16, 28)", "direct-filters", isa):
+        assert part in text
+
+
+@pytest.mark.parametrize("method", ["direct-pixels", "direct-filters"])
+def test_a_method_that_is_asked_for_is_taken(method):
+    assert fastconv.Plan(np.ones((2, 3, 3, 3)), (3, 40, 40), method=method).method == method
+
+
+def test_pixels_need_a_vector_of_them(isa, dtype):
+    lanes = VECTOR_BYTES[isa] // np.dtype(dtype).itemsize
+    w = np.ones((2, 1, 1, 1), dtype)
+    assert fastconv.Plan(w, (1, 5, lanes), method="direct-pixels").method == "direct-pixels"
+    with pytest.raises(ValueError, match="method is 'direct-pixels'"):
+        fastconv.Plan(w, (1, 5, lanes - 1), method="direct-pixels")
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_method_is_chosen_from_one_image(name, dtype):
+    """Never from the number of images or workers: the bits would depend on them."""
+    w, x_shape = np.ones(SHAPES[name].w, dtype), SHAPES[name].x[-3:]
+    chosen = {
+        fastconv.Plan(w, (*images, *x_shape), workers=workers).method
+        for images, workers in (((), None), ((), 64), ((0,), 1), ((1000,), 2))
+    }
+    assert len(chosen) == 1
+
+
+@pytest.mark.parametrize("w_dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [None, *DTYPES])
+@pytest.mark.parametrize("x_dtype", DTYPES)
+def test_dtypes(w_dtype, dtype, x_dtype):
+    """The filters' dtype, or a wider one; images of a dtype that it holds."""
+    x, w, _ = reals(shape(C=2, K=3, R=2, S=2, P=3, Q=20), "float32")
+    x, w = x.astype(x_dtype), w.astype(w_dtype)
+    wanted = np.dtype(dtype or w_dtype)
+    if wanted < w.dtype:
+        with pytest.raises(TypeError, match="dtype is float32"):
+            fastconv.Plan(w, x.shape, dtype=dtype)
+        return
+    plan = fastconv.Plan(w, x.shape, dtype=dtype)
+    assert plan.dtype == wanted
+    if x.dtype > wanted:
+        with pytest.raises(TypeError, match="x has dtype float64"):
+            plan(x)
+    else:
+        assert same_bits(plan(x), fastconv.correlate(x.astype(wanted), w.astype(wanted)))
+
+
+@pytest.mark.parametrize("planned", [(), (0,), (1,), (5,)])
+def test_any_number_of_images(planned, dtype):
+    case = shape(N=4, C=3, K=9, R=3, S=3, P=6, Q=30)
+    x, w, bias = reals(case, dtype)
+    plan = fastconv.Plan(w, (*planned, *x.shape[1:]), bias=bias)
+    for n in (0, 1, 2, 4):
+        y = plan(x[:n])
+        assert same_bits(y, fastconv.correlate(x[:n], w, bias=bias))
+        assert y.shape == (n, *case.y[1:])
+    assert same_bits(plan(x[2]), fastconv.correlate(x[2], w, bias=bias))
+    assert plan.x_shape == (*planned, *x.shape[1:])
+
+
+def test_out(dtype):
+    x, w, _ = reals(shape(N=2, C=3, K=5, R=2, S=2, P=6, Q=20), dtype)
+    plan = fastconv.Plan(w, x.shape)
+    out = np.full(plan.y_shape, np.nan, dtype)
+    assert plan(x, out=out) is out
+    assert same_bits(out, plan(x))
+    assert plan(x[0], out=out[1]).base is out
+    assert same_bits(out[1], plan(x[0]))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_weights_and_bias_are_copied(method, dtype):
+    """What is written to them later doesn't reach the plan, which outlives them."""
+    x, w, bias = integers(shape(C=3, K=5, R=3, S=2, P=6, Q=30), dtype)
+    plan = fastconv.Plan(w, x.shape, bias=bias, method=method)
+    exact = oracle.integers(x, w) + bias[:, None, None]
+    w[...], bias[...] = np.nan, np.nan
+    del w, bias
+    assert np.array_equal(plan(x), exact)
+
+
+def test_weights_of_any_layout_are_copied():
+    x, w, _ = integers(shape(C=3, K=5, R=3, S=2, P=6, Q=30), "float64")
+    exact = oracle.integers(x, w)
+    for other in (np.asfortranarray(w), w.astype(">f8"), w[::-1, ::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1, ::-1]):
+        plan = fastconv.Plan(other, x.shape)
+        other[...] = np.nan
+        assert np.array_equal(plan(x), exact)
+
+
+def test_threads_share_a_plan(dtype):
+    """Eight Python threads at once, each with images of its own, get the bits that one gets alone."""
+    case = shape(C=8, K=20, R=3, S=3, P=24, Q=40)
+    w, bias = reals(case, dtype)[1:]
+    images = [reals(case, dtype, seed)[0] for seed in range(8)]
+    for method in methods(case, dtype):
+        plan = fastconv.Plan(w, images[0].shape, bias=bias, method=method)
+        alone = [plan(x) for x in images]
+        start = threading.Barrier(len(images))
+
+        def compute(thread, plan=plan, start=start):
+            x = images[thread] if thread % 2 else np.concatenate([images[thread]] * 2)
+            start.wait(timeout=60)
+            return [plan(x) for _ in range(10)]
+
+        with concurrent.futures.ThreadPoolExecutor(len(images)) as threads:
+            for thread, results in enumerate(threads.map(compute, range(len(images)))):
+                assert all(same_bits(image, alone[thread][0]) for y in results for image in y), (method, thread)
+
+
+def test_threads_make_plans_and_calls(dtype):
+    """Planning and one-off calls at once, of different shapes."""
+    cases = [shape(C=1 + i, K=3 + 5 * i, R=1 + i % 3, S=2, P=10, Q=20 + i) for i in range(8)]
+
+    def compute(i):
+        x, w, _ = integers(cases[i], dtype)
+        exact = oracle.integers(x, w)
+        return all(
+            np.array_equal(fastconv.correlate(x, w), exact) and np.array_equal(fastconv.Plan(w, x.shape)(x), exact)
+            for _ in range(10)
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(len(cases)) as threads:
+        assert all(threads.map(compute, range(len(cases))))
+
+
+def resident_bytes():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc/self/statm to read resident memory from")
+def test_memory_is_freed():
+    """400 MB in all, of which less than a quarter may stay: of plans, calls, and those that raise half way."""
+    w = np.ones((64, 16, 16, 16), np.float32)
+    x = np.ones((16, 17, 17), np.float32)
+    out = np.ones((64, 2, 2), np.float32)
+
+    def use():
+        fastconv.Plan(w, x.shape)(x)
+        fastconv.correlate(x, w, method="direct-filters")
+        with pytest.raises(ValueError, match="workers"):
+            fastconv.correlate(x, w, out=out, workers=0)
+        with pytest.raises(TypeError, match="workers"):
+            fastconv.convolve(x, w, workers="many")
+
+    use()
+    before = resident_bytes()
+    for _ in range(100):
+        use()
+    assert resident_bytes() - before < 100 << 20
