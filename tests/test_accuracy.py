@@ -169,3 +169,9 @@ def test_the_bound_can_fail():
     exact, bound = oracle.correlate(x, w)
     assert (abs(y - exact) <= bound).all()
     assert not (abs(y + 2 * np.spacing(y) - exact) <= bound).any()
+
+
+def test_bias_of_integers(dtype):
+    """Cast to the result's dtype, as the docstring says."""
+    x, w = np.ones((1, 4, 20), dtype), np.ones((2, 1, 2, 2), dtype)
+    np.testing.assert_array_equal(fastconv.correlate(x, w, bias=[1, 2])[:, 0, 0], [5, 6])

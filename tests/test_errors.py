@@ -110,7 +110,7 @@ LATER = [
         for argument, values in (("x", X), ("w", W))
         for name in ("bool", "int8", "uint16", "int32", "int64", "float16", "complex64", "complex128")
     ),
-    case(NotImplementedError, ["bias", "int64"], bias=[1, 2, 3, 4]),
+    case(TypeError, ["bias has dtype complex128"], bias=[1j, 2, 3, 4]),
 ]
 
 

@@ -94,7 +94,8 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
     Notes
     -----
     Every element keeps to the running error bound of a sum of products: with u the unit roundoff, n = C * R * S and
-    g = n * u / (1 - n * u), ``abs(computed - exact) <= g * correlate(abs(x), abs(w))`` [1]_. A NaN or Inf reaches
+    g = n * u / (1 - n * u), ``abs(computed - exact) <= g * correlate(abs(x), abs(w))`` [1]_; a bias counts as one
+    more term. A NaN or Inf reaches
     just the outputs whose window covers it. Other Python threads run meanwhile.
 
     References

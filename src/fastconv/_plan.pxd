@@ -6,6 +6,7 @@ cdef struct Recipe:
     Problem problem
     const Kernel* kernel
     int method
+    double cycles               # predicted, of one image
     char* packed
 
 cdef int prepare(Recipe* recipe, object method, const Weights* weights) except -1

@@ -15,6 +15,7 @@ cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void** memory, size_t alignment, size_t size)
 
 cdef enum:
+    MOST_THREADS = 256          # more are never faster, and an OpenMP that can't start them ends the process
     ALONE = 100_000             # cycles: less work than this isn't worth waking another thread for
     HELD = 10_000               # cycles: nor, than this, letting other Python threads run
     BETWEEN_SIGNALS = 100_000_000   # cycles: Ctrl-C is looked for about this often
@@ -71,6 +72,7 @@ cdef int prepare(Recipe* recipe, object method, const Weights* weights) except -
     recipe.packed = NULL
     recipe.method = choose_method(method, shape)
     recipe.kernel = &table.kernels[recipe.method]
+    recipe.cycles = recipe.kernel.cost(shape)
     recipe.packed = allocate(recipe.kernel.packed_bytes(shape), "packed weights")
     recipe.kernel.pack(shape, weights, recipe.packed)
     return 0
@@ -103,7 +105,7 @@ cdef int execute(const Recipe* recipe, const Image* x, char* y, object workers) 
         count_workers(workers)
         return 0
     cdef dim tasks = recipe.kernel.tasks(shape)
-    cdef double cycles = recipe.kernel.cost(shape) * shape.N
+    cdef double cycles = recipe.cycles * shape.N
     cdef int threads = 1
     cdef dim first = 0, last, stretch
     cdef Call call
@@ -111,7 +113,7 @@ cdef int execute(const Recipe* recipe, const Image* x, char* y, object workers) 
         threads = count_workers(workers)
         if cycles <= ALONE:
             threads = 1
-        threads = <int> max(1, min(<dim> threads, tasks))
+        threads = <int> min(<dim> threads, tasks, MOST_THREADS)
     call.recipe = recipe
     call.x = x
     call.y = y

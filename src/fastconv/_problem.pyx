@@ -28,23 +28,23 @@ cdef ndarray array_argument(object value, str name):
         except Exception as error:
             raise TypeError(f"{name} can't be read as an array: {error}") from error
     if not (cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT or cnp.PyArray_TYPE(array) == cnp.NPY_DOUBLE):
-        check_dtype(array.dtype, name)
+        check_dtype(array.dtype, f"{name} has dtype")
     return array
 
 
-cdef int check_dtype(object dtype, str name) except -1:
+cdef int check_dtype(object dtype, str what) except -1:
     """Raise unless dtype is one that can be computed in."""
     if dtype.char in "fd":
         return 0
     if dtype.kind not in "biufc" or dtype.char in "gG":
-        raise TypeError(f"{name} has dtype {dtype}; expected float32 or float64: cast it with {name}.astype(...)")
-    raise NotImplementedError(f"{name} has dtype {dtype}, which isn't supported yet; float32 and float64 are")
+        raise TypeError(f"{what} {dtype}; expected float32 or float64: cast it with .astype()")
+    raise NotImplementedError(f"{what} {dtype}, which isn't supported yet; float32 and float64 are")
 
 
 cdef int check_options(object mode, object stride, object padding, object dilation, object groups) except -1:
     """Raise for what isn't known or isn't supported yet."""
-    if mode != "valid":
-        if mode in ("same", "full"):
+    if not isinstance(mode, str) or mode != "valid":
+        if isinstance(mode, str) and mode in ("same", "full"):
             raise NotImplementedError(f"mode={mode!r} isn't supported yet; 'valid' is")
         raise ValueError(f"mode is {mode!r}; expected 'valid', 'same' or 'full'")
     if stride != 1:
@@ -66,7 +66,7 @@ cdef int set_dtype(Problem* problem, object x_dtype, ndarray w, object dtype) ex
             wanted = np.dtype(dtype)
         except TypeError:
             raise TypeError(f"dtype is {dtype!r}; expected a NumPy dtype or None") from None
-        check_dtype(wanted, "dtype")
+        check_dtype(wanted, "dtype is")
         if not np.can_cast(result, wanted):
             raise TypeError(f"dtype is {wanted}; expected one that holds {result}, the dtype of x and w together")
         result = wanted
@@ -116,12 +116,21 @@ cdef int set_sizes(Problem* problem, int x_ndim, const dim* x_shape, ndarray w) 
         )
     shape.P = shape.H - shape.R + 1
     shape.Q = shape.W - shape.S + 1
-    if (<double> shape.N * shape.K * shape.P * shape.Q * 8 > MOST_BYTES
-            or <double> shape.N * shape.C * shape.H * shape.W * 8 > MOST_BYTES
-            or <double> (shape.K + 64) * shape.C * shape.R * shape.S * 64 > MOST_BYTES):
+    return check_bytes(problem)
+
+
+cdef int check_bytes(const Problem* problem) except -1:
+    """Raise where a product of sizes is larger than any memory: so none of those computed later wraps."""
+    cdef const Shape* shape = &problem.shape
+    cdef double images = max(shape.N, 1)
+    cdef double filters = max(shape.K, 1)
+    if (images * filters * shape.P * shape.Q * 8 > MOST_BYTES
+            or images * shape.C * shape.H * shape.W * 8 > MOST_BYTES
+            or (filters + 64) * shape.C * shape.R * shape.S * 64 > MOST_BYTES):
+        x_shape = [shape.N, shape.C, shape.H, shape.W]
         raise ValueError(
-            f"x has shape {shape_tuple(x_ndim, x_shape)} and w has shape {shape_tuple(w_ndim, w_shape)}: "
-            "their result or weights would be larger than any memory"
+            f"x has shape {tuple(x_shape[4 - problem.ndim:])} and w, as a bank, "
+            f"{(shape.K, shape.C, shape.R, shape.S)}: their result or weights would be larger than any memory"
         )
     return 0
 
@@ -160,7 +169,7 @@ cdef int set_images(Problem* problem, ndarray x) except -1:
         )
     problem.ndim = ndim
     shape.N = sizes[0] if ndim == 4 else 1
-    return 0
+    return check_bytes(problem)
 
 
 cdef inline bint usable(ndarray array, int typenum):
@@ -204,12 +213,12 @@ cdef ndarray read_bias(const Problem* problem, object bias, Weights* weights):
     weights.bias = NULL
     if bias is None:
         return None
-    array = array_argument(bias, "bias")
+    array = np.asarray(bias)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"bias has dtype {array.dtype}; expected numbers that cast to the result's dtype")
     if cnp.PyArray_NDIM(array) != 1 or cnp.PyArray_DIMS(array)[0] != problem.shape.K:
         raise ValueError(f"bias has shape {np.shape(array)}; expected ({problem.shape.K},), one value a filter")
-    if not np.can_cast(array.dtype, cnp.PyArray_DescrFromType(problem.typenum), "same_kind"):
-        raise TypeError(f"bias has dtype {array.dtype}; expected one that casts to the result's")
-    array = converted(array, problem.typenum)
+    array = np.ascontiguousarray(array, cnp.PyArray_DescrFromType(problem.typenum))
     weights.bias = cnp.PyArray_BYTES(array)
     return array
 

@@ -80,7 +80,9 @@ def set_workers(workers):
     >>> with fastconv.set_workers(1):
     ...     y = fastconv.correlate(np.ones((1, 8, 8)), np.ones((1, 1, 3, 3)))
     """
-    number = count_workers(operator.index(workers))
+    if workers is None:
+        raise TypeError("workers is None; expected an integer")
+    number = count_workers(workers)
     before = getattr(_local, "workers", None)
     _local.workers = number
     try:

@@ -165,7 +165,7 @@ cdef inline void filter_store(const vec* t, int nv, dim pixels, dim filters, cha
 
 cdef inline dim filter_width(const Shape* shape) noexcept nogil:
     """Filters in a full panel (NR)."""
-    return NV * VECTOR_BYTES // shape.item
+    return NV * lanes_of(shape)
 
 
 cdef inline dim filter_blocks(const Shape* shape) noexcept nogil:
@@ -173,18 +173,21 @@ cdef inline dim filter_blocks(const Shape* shape) noexcept nogil:
 
 
 cdef inline dim filter_panels(const Shape* shape) noexcept nogil:
+    if shape.K <= filter_width(shape):
+        return 1
     return ceil_div(shape.K, filter_width(shape))
 
 
 cdef inline dim panel_vectors(const Shape* shape, dim panel) noexcept nogil:
     """Vectors that the panel's filters fill."""
-    return ceil_div(min(filter_width(shape), shape.K - panel * filter_width(shape)), VECTOR_BYTES // shape.item)
+    cdef dim filters = min(filter_width(shape), shape.K - panel * filter_width(shape))
+    return ceil_div(filters, VECTOR_BYTES // 4) if shape.item == 4 else ceil_div(filters, VECTOR_BYTES // 8)
 
 
 cdef inline void filter_pixels(const Shape* shape, const Image* x, dim first, dim count, dim* pixel) noexcept nogil:
     """Where the windows of pixels first .. first+count-1 of y begin, in bytes from the image."""
-    cdef dim p = first // shape.Q
-    cdef dim q = first % shape.Q
+    cdef dim p = first // shape.Q if first > 0 else 0
+    cdef dim q = first - p * shape.Q
     cdef dim i
     for i in range(count):
         pixel[i] = p * x.h + q * shape.item
@@ -196,9 +199,10 @@ cdef inline void filter_pixels(const Shape* shape, const Image* x, dim first, di
 
 cdef inline void filter_offsets(const Shape* shape, const Image* x, dim term, dim count, dim* off) noexcept nogil:
     """Where terms term .. term+count-1 of the reduction stand, in bytes from a pixel's first."""
-    cdef dim s = term % shape.S
-    cdef dim r = term // shape.S % shape.R
-    cdef dim c = term // shape.S // shape.R
+    cdef dim row = term // shape.S if term > 0 else 0
+    cdef dim s = term - row * shape.S
+    cdef dim c = row // shape.R if row > 0 else 0
+    cdef dim r = row - c * shape.R
     cdef dim i
     for i in range(count):
         off[i] = c * x.c + r * x.h + s * shape.item
@@ -265,10 +269,12 @@ cdef void filter_run(const Shape* shape, const char* packed, const Image* x, cha
                      char* workspace) noexcept nogil:
     cdef dim blocks = filter_blocks(shape)
     cdef dim panels = filter_panels(shape)
-    cdef dim n = task // (panels * blocks)
-    cdef dim panel = task // blocks % panels
-    cdef dim first = split(shape.P * shape.Q, blocks, task % blocks)
-    cdef dim count = split(shape.P * shape.Q, blocks, task % blocks + 1) - first
+    cdef dim row = task // blocks if blocks > 1 else task
+    cdef dim block = task - row * blocks
+    cdef dim n = row // panels if panels > 1 else row
+    cdef dim panel = row - n * panels
+    cdef dim first = split(shape.P * shape.Q, blocks, block)
+    cdef dim count = split(shape.P * shape.Q, blocks, block + 1) - first
     if shape.dtype == FLOAT32:
         filter_block(shape, packed, x, y, n, panel, first, count, workspace, <f32v*> NULL)
     else:
@@ -284,20 +290,22 @@ cdef dim filter_packed_bytes(const Shape* shape) noexcept nogil:
 
 
 cdef void filter_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
-    cdef dim panel, first, last, c, r, s, k
+    cdef dim panel, first, last, c, r, s, k, width
+    memset(packed, 0, filter_packed_bytes(shape))
     for panel in range(filter_panels(shape)):
         first = panel * filter_width(shape)
-        last = first + panel_vectors(shape, panel) * VECTOR_BYTES // shape.item
-        for k in range(first, last):
-            copy_scalar(packed, w.bias + k * shape.item if w.bias != NULL and k < shape.K else NULL, shape.item)
-            packed += shape.item
+        last = min(shape.K, first + filter_width(shape))
+        width = panel_vectors(shape, panel) * VECTOR_BYTES
+        if w.bias != NULL:
+            memcpy(packed, w.bias + first * shape.item, (last - first) * shape.item)
+        packed += width
         for c in range(shape.C):
             for r in range(shape.R):
                 for s in range(shape.S):
                     for k in range(first, last):
-                        copy_scalar(packed, w.data + k * w.k + c * w.c + r * w.r + s * w.s if k < shape.K else NULL,
-                                    shape.item)
-                        packed += shape.item
+                        copy_scalar(packed + (k - first) * shape.item,
+                                    w.data + k * w.k + c * w.c + r * w.r + s * w.s, shape.item)
+                    packed += width
 
 
 cdef double filter_cost(const Shape* shape) noexcept nogil:

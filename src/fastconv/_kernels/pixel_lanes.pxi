@@ -12,8 +12,9 @@
 
 cdef enum:
     PIXEL_TASKS = 32            # bands of rows: enough for many cores, few enough to cost nothing
-    TASK_WORK = 200_000_000     # multiply-adds in a band at most, so that Ctrl-C is heard in time
-    STRIP = 2048                # columns in a strip at least
+    TASK_WORK = 200_000_000     # multiply-adds in a task, about, so that Ctrl-C is heard in time
+    WIDEST_STRIP = 2048         # columns
+    NARROWEST_STRIP = 256
 
 cdef struct PixelTile:
     dim C, R, S
@@ -22,8 +23,8 @@ cdef struct PixelTile:
     dim bias_k              # bytes from one filter's bias vector to the next
 
 cdef struct PixelBlock:
-    # What one task computes: these rows and columns of every filter of image n.
-    dim n, p_first, p_last, q_first, q_last
+    # What one task computes: these rows and columns, of the filters of these panels, of image n.
+    dim n, p_first, p_last, q_first, q_last, panel_first, panel_last
 
 
 cdef inline void pixel_row(vec* acc, const char* x, const char* w, dim w_r, dim S, int km, int mp, int nv,
@@ -133,8 +134,9 @@ cdef inline void pixel_block(const Shape* shape, const char* packed, const Image
     cdef dim fewest = shape.K // panels     # filters in a panel; the first few have one more
     cdef dim wider = shape.K % panels
     cdef int rows = pixel_rows(shape)
-    cdef const char* bias = packed
-    cdef const char* weights = packed + shape.K * VECTOR_BYTES
+    cdef dim k = block.panel_first * fewest + min(block.panel_first, wider)
+    cdef const char* bias = packed + k * VECTOR_BYTES
+    cdef const char* weights = packed + shape.K * VECTOR_BYTES + k * shape.C * shape.R * shape.S * item
     cdef const char* image = x.data + block.n * x.n
     cdef PixelTile g
     cdef dim p, q, panel
@@ -144,9 +146,9 @@ cdef inline void pixel_block(const Shape* shape, const char* packed, const Image
     g.y_p = shape.Q * item
     g.y_k = shape.P * g.y_p
     g.bias_k = VECTOR_BYTES
-    y += block.n * shape.K * g.y_k
+    y += (block.n * shape.K + k) * g.y_k
     # Loop 3: filters, a panel at a time, so that y is written in few streams, over a window of x that stays in a cache.
-    for panel in range(panels):
+    for panel in range(block.panel_first, block.panel_last):
         km = <int> (fewest + (panel < wider))
         # Loop 2: rows of y, mp at a time.
         p = block.p_first
@@ -170,33 +172,46 @@ cdef inline void pixel_block(const Shape* shape, const char* packed, const Image
         y += km * g.y_k
 
 
-cdef inline dim pixel_bands(const Shape* shape) noexcept nogil:
-    """Bands of rows: PIXEL_TASKS, more where one would take long, fewer where there aren't as many tiles of rows."""
+cdef struct PixelGrid:
+    # How y is cut into tasks: by images, then bands of rows, strips of columns, and groups of filter panels.
+    dim bands, strips, groups
+
+
+cdef inline PixelGrid pixel_grid(const Shape* shape) noexcept nogil:
+    """PIXEL_TASKS bands; where a task would take long, more bands, then strips, then groups."""
+    cdef PixelGrid grid
     cdef double work = <double> shape.P * shape.Q * shape.K * shape.C * shape.R * shape.S
-    return min(ceil_div(shape.P, MR), max(PIXEL_TASKS, <dim> min(work / TASK_WORK, 1e9)))
-
-
-cdef inline dim pixel_strips(const Shape* shape) noexcept nogil:
-    """Strips of columns, each at least a few tiles wide."""
-    return max(1, shape.Q // STRIP)
+    cdef dim tasks = <dim> min(1e9, work / TASK_WORK) + 1
+    grid.bands = min(ceil_div(shape.P, MR), max(PIXEL_TASKS, tasks))
+    grid.strips = max(1, shape.Q // WIDEST_STRIP)
+    grid.groups = 1
+    if tasks > grid.bands * grid.strips:
+        grid.strips = max(grid.strips, min(shape.Q // NARROWEST_STRIP, ceil_div(tasks, grid.bands)))
+        grid.groups = min(pixel_panels(shape), ceil_div(tasks, grid.bands * grid.strips))
+    return grid
 
 
 cdef dim pixel_tasks(const Shape* shape) noexcept nogil:
-    return shape.N * pixel_bands(shape) * pixel_strips(shape)
+    cdef PixelGrid grid = pixel_grid(shape)
+    return shape.N * grid.bands * grid.strips * grid.groups
 
 
 cdef void pixel_run(const Shape* shape, const char* packed, const Image* x, char* y, dim task,
                     char* workspace) noexcept nogil:
-    cdef dim bands = pixel_bands(shape)
-    cdef dim strips = pixel_strips(shape)
+    cdef PixelGrid grid = pixel_grid(shape)
     cdef dim tiles = ceil_div(shape.P, MR)      # bands begin at multiples of MR rows
-    cdef dim band = task // strips % bands
+    cdef dim panels = pixel_panels(shape)
+    cdef dim group = task % grid.groups
+    cdef dim strip = task // grid.groups % grid.strips
+    cdef dim band = task // grid.groups // grid.strips % grid.bands
     cdef PixelBlock block
-    block.n = task // strips // bands
-    block.p_first = MR * split(tiles, bands, band)
-    block.p_last = min(shape.P, MR * split(tiles, bands, band + 1))
-    block.q_first = split(shape.Q, strips, task % strips)
-    block.q_last = split(shape.Q, strips, task % strips + 1)
+    block.n = task // grid.groups // grid.strips // grid.bands
+    block.p_first = MR * split(tiles, grid.bands, band)
+    block.p_last = min(shape.P, MR * split(tiles, grid.bands, band + 1))
+    block.q_first = split(shape.Q, grid.strips, strip)
+    block.q_last = split(shape.Q, grid.strips, strip + 1)
+    block.panel_first = split(panels, grid.groups, group)
+    block.panel_last = split(panels, grid.groups, group + 1)
     if shape.dtype == FLOAT32:
         pixel_block(shape, packed, x, y, &block, <f32v*> NULL)
     else:
@@ -216,7 +231,10 @@ cdef void pixel_pack(const Shape* shape, const Weights* w, char* packed) noexcep
     cdef dim panel, c, r, s, k, lane
     for k in range(shape.K):
         for lane in range(VECTOR_BYTES // shape.item):
-            copy_scalar(packed, w.bias + k * shape.item if w.bias != NULL else NULL, shape.item)
+            if w.bias == NULL:
+                memset(packed, 0, shape.item)
+            else:
+                copy_scalar(packed, w.bias + k * shape.item, shape.item)
             packed += shape.item
     for panel in range(panels):
         for c in range(shape.C):
@@ -228,14 +246,15 @@ cdef void pixel_pack(const Shape* shape, const Weights* w, char* packed) noexcep
 
 
 cdef double pixel_cost(const Shape* shape) noexcept nogil:
-    cdef double terms = <double> shape.C * shape.R * shape.S
-    cdef dim lanes = VECTOR_BYTES // shape.item
-    cdef double filters = max(1, shape.K)
-    cdef double rows = filters / pixel_panels(shape) * pixel_rows(shape)
-    cdef double nv = min(NV, max(1, shape.Q // lanes))
-    # A term of a tile issues rows * nv multiply-adds, but no faster than each can follow the one before it. Most
-    # vector loads straddle two cache lines and count twice; two loads a cycle.
-    cdef double term = max(rows * nv / ISSUE, (rows + 2 * nv) / 2, <double> LATENCY)
+    cdef dim lanes = lanes_of(shape)
+    cdef double terms, filters, rows, nv, term
     if shape.Q < lanes:
         return INFINITY
-    return shape.P * ceil_div(shape.Q, lanes) * filters / (rows * nv) * (terms * term + 20)
+    terms = <double> shape.C * shape.R * shape.S
+    filters = max(1, shape.K)
+    rows = filters / pixel_panels(shape) * pixel_rows(shape)
+    nv = min(NV, shape.Q // lanes)
+    # A term of a tile issues rows * nv multiply-adds, but no faster than each can follow the one before it. Most
+    # vector loads straddle two cache lines and count twice; two loads a cycle.
+    term = max(rows * nv / ISSUE, (rows + 2 * nv) / 2, <double> LATENCY)
+    return <double> shape.P * ceil_div(shape.Q, lanes) * filters / (rows * nv) * (terms * term + 20)

@@ -50,13 +50,16 @@ cdef inline dim itemsize(const vec* pointer) noexcept nogil:
 
 
 cdef inline void copy_scalar(char* to, const char* value, dim item) noexcept nogil:
-    """One value of `item` bytes; zero where value is NULL."""
-    if value == NULL:
-        memset(to, 0, item)
-    elif item == 4:
+    """One value of `item` bytes."""
+    if item == 4:
         memcpy(to, value, 4)
     else:
         memcpy(to, value, 8)
+
+
+cdef inline dim lanes_of(const Shape* shape) noexcept nogil:
+    """Lanes of a full vector. Without a division: they cost more than all else in a small problem."""
+    return VECTOR_BYTES // 4 if shape.item == 4 else VECTOR_BYTES // 8
 
 
 cdef inline dim ceil_div(dim a, dim b) noexcept nogil:
@@ -65,5 +68,8 @@ cdef inline dim ceil_div(dim a, dim b) noexcept nogil:
 
 cdef inline dim split(dim total, dim parts, dim i) noexcept nogil:
     """Where part i begins when total is cut into parts of nearly equal size, the larger ones first."""
-    cdef dim longer = total % parts
+    cdef dim longer
+    if parts == 1:
+        return i * total
+    longer = total % parts
     return i * (total // parts) + (i if i < longer else longer)

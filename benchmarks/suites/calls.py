@@ -1,0 +1,71 @@
+"""Whole calls: named layers, tiny problems, each method, numbers of workers."""
+
+import numpy as np
+
+import fastconv
+
+from . import SHAPES, arrays
+
+
+class Layers:
+    """A plan's call, the result's memory included."""
+
+    params = ([name for name in SHAPES if name != "seed"], ["float32", "float64"])
+    param_names = ("shape", "dtype")
+
+    def setup(self, name, dtype):
+        self.x, w = arrays(name, dtype)
+        self.plan = fastconv.Plan(w, self.x.shape, workers=1)
+
+    def time_plan(self, name, dtype):
+        self.plan(self.x)
+
+
+class Tiny:
+    """What a call costs when there is next to nothing to compute."""
+
+    params = ["seed", "digit", "thumbnail"]
+    param_names = ("shape",)
+
+    def setup(self, name):
+        self.x, self.w = arrays(name)
+        self.plan = fastconv.Plan(self.w, self.x.shape)
+
+    def time_correlate(self, name):
+        fastconv.correlate(self.x, self.w)
+
+    def time_plan(self, name):
+        self.plan(self.x)
+
+    def time_add(self, name):
+        """A ufunc call on the same image, to compare with."""
+        np.add(self.x, self.x)
+
+
+class Methods:
+    """Every method where it can compute the shape: a slip of one that isn't chosen shows too."""
+
+    params = (["64x58", "512x9", "vgg-rgb", "gray-3x3"], ["direct-pixels", "direct-filters"])
+    param_names = ("shape", "method")
+
+    def setup(self, name, method):
+        self.x, w = arrays(name)
+        try:
+            self.plan = fastconv.Plan(w, self.x.shape, method=method, workers=1)
+        except ValueError as error:  # outputs narrower than a vector
+            raise NotImplementedError from error
+
+    def time_plan(self, name, method):
+        self.plan(self.x)
+
+
+class Workers:
+    params = (["64x58", "512x9", "vgg-rgb", "batch-64x30"], [1, 2, 4])
+    param_names = ("shape", "workers")
+
+    def setup(self, name, workers):
+        self.x, w = arrays(name)
+        self.plan = fastconv.Plan(w, self.x.shape, workers=workers)
+
+    def time_plan(self, name, workers):
+        self.plan(self.x)

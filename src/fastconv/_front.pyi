@@ -1,0 +1,119 @@
+"""The front door: correlate, convolve and Plan. Arguments are read here; what they mean is settled in _problem."""
+
+from collections.abc import Iterable
+from typing import Any, Literal, Self, SupportsIndex, TypeAlias, TypeVar, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+_Out = TypeVar("_Out", bound=NDArray[np.floating[Any]])
+_Mode: TypeAlias = Literal["valid", "same", "full"]
+
+# With `out`, the result is that very array.
+@overload
+def correlate(
+    x: ArrayLike,
+    w: ArrayLike,
+    *,
+    mode: _Mode = "valid",
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+    bias: ArrayLike | None = None,
+    out: None = None,
+    dtype: DTypeLike | None = None,
+    method: str = "auto",
+    workers: SupportsIndex | None = None,
+) -> NDArray[Any]: ...
+@overload
+def correlate(
+    x: ArrayLike,
+    w: ArrayLike,
+    *,
+    mode: _Mode = "valid",
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+    bias: ArrayLike | None = None,
+    out: _Out,
+    dtype: DTypeLike | None = None,
+    method: str = "auto",
+    workers: SupportsIndex | None = None,
+) -> _Out: ...
+@overload
+def convolve(
+    x: ArrayLike,
+    w: ArrayLike,
+    *,
+    flip_channels: bool = False,
+    mode: _Mode = "valid",
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+    bias: ArrayLike | None = None,
+    out: None = None,
+    dtype: DTypeLike | None = None,
+    method: str = "auto",
+    workers: SupportsIndex | None = None,
+) -> NDArray[Any]: ...
+@overload
+def convolve(
+    x: ArrayLike,
+    w: ArrayLike,
+    *,
+    flip_channels: bool = False,
+    mode: _Mode = "valid",
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+    bias: ArrayLike | None = None,
+    out: _Out,
+    dtype: DTypeLike | None = None,
+    method: str = "auto",
+    workers: SupportsIndex | None = None,
+) -> _Out: ...
+
+class Plan:
+    def __new__(
+        cls,
+        w: ArrayLike,
+        x_shape: Iterable[SupportsIndex],
+        *,
+        operation: Literal["correlate", "convolve"] = "correlate",
+        flip_channels: bool = False,
+        mode: _Mode = "valid",
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: ArrayLike | None = None,
+        dtype: DTypeLike | None = None,
+        method: str = "auto",
+        workers: SupportsIndex | None = None,
+    ) -> Self: ...
+    @overload
+    def __call__(self, x: ArrayLike, out: None = None) -> NDArray[Any]: ...
+    @overload
+    def __call__(self, x: ArrayLike, out: _Out) -> _Out: ...
+    @property
+    def operation(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def x_shape(self) -> tuple[int, ...]: ...
+    @property
+    def y_shape(self) -> tuple[int, ...]: ...
+    @property
+    def flops(self) -> int: ...
+    @property
+    def workspace_bytes(self) -> int: ...
+    @property
+    def packed_bytes(self) -> int: ...

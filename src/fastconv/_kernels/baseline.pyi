@@ -1,0 +1,7 @@
+"""Kernels for one instruction set: what `capsule` hands out, and the two rates that the tile guard compares."""
+
+from typing import Any, Literal
+
+capsule: Any
+
+def flops(what: Literal["peak", "tile"], dtype: Literal["float32", "float64"], rounds: int) -> float: ...
