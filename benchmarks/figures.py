@@ -63,7 +63,8 @@ def layers(dtype, seconds):
         roofline = max(shape.flops / peak, moved * times["copy"] / (2 * COPY_BYTES))
         reached = (shape.flops / peak if limit == "peak" else roofline) / times["one"]
         print(
-            f"  {name:12s} {one.method:15s} {times['one'] * 1e6:8.0f} us {shape.flops / times['one'] / 1e9:6.1f} GFLOP/s"
+            f"  {name:12s} {one.method:15s} {times['one'] * 1e6:8.0f} us"
+            f" {shape.flops / times['one'] / 1e9:6.1f} GFLOP/s"
             f"  {reached:.3f} of {limit:8s} goal {goal:.2f}   two workers {times['one'] / times['two']:.2f}x"
             + ("  goal 1.85" if times["one"] > 0.5e-3 else "")
         )
@@ -86,21 +87,30 @@ def tiny(dtype, seconds):
         print(f"  {name:12s} {taken * 1e9:6.0f} ns  {taken / times['np.add(x, x)']:.2f}x  goal 2.00")
 
 
+MEMORY = """
+import numpy as np, fastconv
+from shapes import SHAPES
+
+def status(name):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
+
+shape = SHAPES[{name!r}]
+x, w, y = (np.ones(sizes, {dtype!r}) for sizes in (shape.x, shape.w, shape.y[1:]))
+fastconv.correlate(np.ones((1, 40, 40), {dtype!r}), np.ones((1, 1, 1, 1), {dtype!r}))
+open("/proc/self/clear_refs", "w").write("5")   # the peak begins anew
+before = status("VmRSS")
+plan = fastconv.Plan(w, x.shape, workers=1)
+plan(x, y)
+print(status("VmHWM") - before, plan.packed_bytes >> 10)
+"""
+
+
 def memory(dtype, seconds):
-    """Memory of plan and call, by what the process grew."""
+    """Memory of plan and call, by what the process grew (Linux)."""
     print("memory: growth of the process beyond x, w and y, with one worker")
     for name in ("512x9", "rgb-7x7", "gray-3x3"):
-        code = (
-            "import resource, numpy as np, fastconv; from shapes import SHAPES\n"
-            f"s = SHAPES[{name!r}]\n"
-            f"x = np.ones(s.x, {dtype!r}); w = np.ones(s.w, {dtype!r}); y = np.zeros(s.y[1:], {dtype!r})\n"
-            f"fastconv.Plan(np.ones((1, 1, 1, 1), {dtype!r}), (1, 20, 20), workers=1)(np.ones((1, 20, 20), {dtype!r}))\n"
-            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-            "plan = fastconv.Plan(w, x.shape, workers=1); plan(x, y)\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, w.nbytes >> 10, plan.packed_bytes >> 10)"
-        )
-        grown, weights, packed = map(int, run(code).split())
-        print(f"  {name:12s} {grown:6d} KiB; packed weights {packed} KiB (w: {weights}); goal {packed + 1024} KiB")
+        grown, packed = map(int, run(MEMORY.format(name=name, dtype=dtype)).split())
+        print(f"  {name:12s} {grown:6d} KiB, packed weights {packed} KiB; goal {packed + 1024} KiB")
 
 
 def import_time(dtype, seconds):

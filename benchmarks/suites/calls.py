@@ -24,7 +24,7 @@ class Layers:
 class Tiny:
     """What a call costs when there is next to nothing to compute."""
 
-    params = ["seed", "digit", "thumbnail"]
+    params = ("seed", "digit", "thumbnail")
     param_names = ("shape",)
 
     def setup(self, name):
@@ -60,7 +60,7 @@ class Methods:
 
 
 class Workers:
-    params = (["64x58", "512x9", "vgg-rgb", "batch-64x30"], [1, 2, 4])
+    params = (("64x58", "512x9", "vgg-rgb", "batch-64x30"), (1, 2, 4))
     param_names = ("shape", "workers")
 
     def setup(self, name, workers):

@@ -6,7 +6,7 @@ from . import arrays
 
 
 class Memory:
-    params = ["512x9", "vgg-rgb", "gray-3x3"]
+    params = ("512x9", "vgg-rgb", "gray-3x3")
     param_names = ("shape",)
 
     def setup(self, name):

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self, SupportsIndex, TypeAlias, TypeVar, overlo
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
+from typing_extensions import disjoint_base  # type checkers know it even where it is not installed
 
 _Out = TypeVar("_Out", bound=NDArray[np.floating[Any]])
 _Mode: TypeAlias = Literal["valid", "same", "full"]
@@ -77,6 +78,7 @@ def convolve(
     workers: SupportsIndex | None = None,
 ) -> _Out: ...
 
+@disjoint_base
 class Plan:
     def __new__(
         cls,

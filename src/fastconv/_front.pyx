@@ -1,7 +1,5 @@
 """The front door: correlate, convolve and Plan. Arguments are read here; what they mean is settled in _problem."""
 
-import numpy as np
-
 cimport numpy as cnp
 from numpy cimport ndarray
 
@@ -11,7 +9,7 @@ from fastconv._kernels.kernel cimport dim, Image, Weights
 from fastconv._plan cimport execute, method_name, prepare, Recipe, release
 from fastconv._threads cimport count_workers
 from fastconv._problem cimport (
-    array_argument, check_options, check_overlap, Problem, read_bias, read_image, read_shape, read_weights,
+    array_argument, check_options, check_overlap, read_bias, read_image, read_shape, read_weights,
     result_array, set_dtype, set_images, set_sizes,
 )
 
@@ -214,7 +212,7 @@ cdef class Plan:
     def __cinit__(self, w, x_shape, *, operation="correlate", flip_channels=False, mode="valid", stride=1, padding=0,
                   dilation=1, groups=1, bias=None, dtype=None, method="auto", workers=None):
         cdef ndarray w_array = array_argument(w, "w")
-        cdef ndarray bias_array
+        cdef ndarray _bias      # keeps alive what weights.bias points at
         cdef Weights weights
         cdef dim sizes[4]
         cdef int ndim = read_shape(x_shape, sizes)
@@ -226,7 +224,7 @@ cdef class Plan:
         count_workers(workers)
         set_sizes(&self.recipe.problem, ndim, sizes, w_array)
         set_dtype(&self.recipe.problem, w_array.dtype, w_array, dtype)
-        bias_array = read_bias(&self.recipe.problem, bias, &weights)
+        _bias = read_bias(&self.recipe.problem, bias, &weights)
         w_array = read_weights(&self.recipe.problem, w_array, operation == "convolve", flip_channels, &weights)
         prepare(&self.recipe, method, &weights)
         self.planned_images = self.recipe.problem.shape.N

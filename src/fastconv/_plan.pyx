@@ -4,11 +4,10 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport INFINITY
 from libc.stdlib cimport free
-from libc.string cimport memcpy
 
 from fastconv import _kernels
 
-from fastconv._kernels.kernel cimport dim, FILTERS, Image, Kernel, KernelTable, PIXELS, Shape, Weights
+from fastconv._kernels.kernel cimport dim, FILTERS, Image, KernelTable, PIXELS, Shape, Weights
 from fastconv._threads cimport count_workers, run_tasks
 
 cdef extern from "<stdlib.h>" nogil:

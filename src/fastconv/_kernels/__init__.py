@@ -16,7 +16,7 @@ def choose_isa(forced):
         return isas[-1]
     if forced not in isas:
         raise ImportError(
-            f"FASTCONV_ISA={forced!r} can't run on this CPU; expected one of {', '.join(isas)}, or none to choose the best"
+            f"FASTCONV_ISA={forced!r} can't run on this CPU; expected one of {', '.join(isas)}, or nothing for the best"
         )
     return forced
 

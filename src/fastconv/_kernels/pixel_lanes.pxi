@@ -103,7 +103,7 @@ cdef inline void pixel_tile_nv(const PixelTile* g, const char* x, const char* w,
 
 
 cdef inline void pixel_tile_any(const PixelTile* g, const char* x, const char* w, const char* bias, vec* y,
-                         int km, int mp, int nv) noexcept nogil:
+                                int km, int mp, int nv) noexcept nogil:
     if nv == 1: pixel_tile_nv(g, x, w, bias, y, km, mp, 1)
     elif nv == 2: pixel_tile_nv(g, x, w, bias, y, km, mp, 2)
     elif NV == 4:
