@@ -9,7 +9,7 @@ from fastconv import _cpu, _kernels, _threads
 from fastconv._version import __version__
 
 
-def show_config():
+def show_config() -> None:
     """Print the version, the instruction sets built, able to run and chosen, threads, and the compiler.
 
     Examples

@@ -2,11 +2,12 @@
 
 import importlib
 import os
+from types import ModuleType
 
 from fastconv._cpu import supported_isas
 
 
-def choose_isa(forced):
+def choose_isa(forced: str) -> str:
     """The best instruction set that the CPU can run, or `forced` if it isn't empty.
 
     Raises ImportError where the forced one can't run: its code would end the process.
@@ -21,7 +22,7 @@ def choose_isa(forced):
     return forced
 
 
-def load(isa):
+def load(isa: str) -> ModuleType:
     """The kernel module of an instruction set. Only ask for one that the CPU can run."""
     return importlib.import_module(f"fastconv._kernels.{isa}")
 
