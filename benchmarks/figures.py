@@ -1,6 +1,6 @@
-"""The direct path's figures, all as ratios in one run: the tile, layers, two workers, tiny calls, memory, import.
+"""The direct path's figures, all as ratios in one run: layers with one and two workers, tiny calls, memory, import.
 
-    python benchmarks/figures.py [--dtype float64] [--seconds 2] [--only layers,workers,tiny,memory,import]
+    python benchmarks/figures.py [--dtype float64] [--seconds 2] [--only tiny memory]
 
 Each row ends with its goal. Rates are of the direct sum's flops; the peak is of multiply-adds in registers, the copy
 is of 4 MiB by NumPy, both measured in turn with the row's own call. Run it on an idle machine.
@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 from clock import best_times
-from shapes import SHAPES
+from shapes import SHAPES, arrays
 
 import fastconv
 from fastconv import _kernels
@@ -33,19 +33,13 @@ PEAK_ROUNDS = 100_000
 COPY_BYTES = 4 << 20
 
 
-def arrays(name, dtype):
-    shape = SHAPES[name]
-    rng = np.random.default_rng(0)
-    return shape, rng.standard_normal(shape.x).astype(dtype), rng.standard_normal(shape.w).astype(dtype)
-
-
 def layers(dtype, seconds):
     """Layers through a Plan, with one worker and with two."""
     kernel = _kernels.load(_kernels.isa)
     source, target = np.ones(COPY_BYTES, np.uint8), np.zeros(COPY_BYTES, np.uint8)
     print(f"layers, {dtype}, {_kernels.isa}: share of the FMA peak or of the roofline; two workers against one")
     for name, (goal, limit) in LAYERS.items():
-        shape, x, w = arrays(name, dtype)
+        shape, (x, w) = SHAPES[name], arrays(name, dtype)
         one, two = (fastconv.Plan(w, x.shape, workers=workers) for workers in (1, 2))
         out = one(x)
         times = best_times(
@@ -72,7 +66,7 @@ def layers(dtype, seconds):
 
 def tiny(dtype, seconds):
     """The seed example, against a NumPy ufunc call."""
-    _, x, w = arrays("seed", dtype)
+    x, w = arrays("seed", dtype)
     plan = fastconv.Plan(w, x.shape)
     times = best_times(
         {
@@ -130,9 +124,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each contender")
-    parser.add_argument("--only", default=",".join(sections), help="sections, with commas")
+    parser.add_argument("--only", nargs="+", choices=sections, default=list(sections), help="sections")
     options = parser.parse_args()
-    for name in options.only.split(","):
+    for name in options.only:
         sections[name](options.dtype, options.seconds)
 
 

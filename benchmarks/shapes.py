@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 
 class Shape(NamedTuple):
     """One correlation: N images of C x H x W by K filters of C x R x S."""
@@ -55,3 +57,10 @@ SHAPES = {
     "gray-3x3": Shape(1, 1, 1024, 1024, 1, 3, 3),
     "gray-11x11": Shape(1, 1, 1024, 1024, 1, 11, 11),
 }
+
+
+def arrays(name, dtype="float32"):
+    """x and w of a named shape, of normal random numbers."""
+    shape = SHAPES[name]
+    rng = np.random.default_rng(0)
+    return rng.standard_normal(shape.x).astype(dtype), rng.standard_normal(shape.w).astype(dtype)

@@ -1,10 +1,9 @@
 """Whole calls: named layers, tiny problems, each method, numbers of workers."""
 
 import numpy as np
+from shapes import SHAPES, arrays
 
 import fastconv
-
-from . import SHAPES, arrays
 
 
 class Layers:

@@ -1,8 +1,8 @@
 """What the library costs a process: peak memory, and the time of its import."""
 
-import fastconv
+from shapes import arrays
 
-from . import arrays
+import fastconv
 
 
 class Memory:

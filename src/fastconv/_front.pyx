@@ -1,53 +1,124 @@
 """The front door: correlate, convolve and Plan. Arguments are read here; what they mean is settled in _problem."""
 
+import numpy as np
+
 cimport numpy as cnp
 from numpy cimport ndarray
 
-from fastconv import _kernels
+from fastconv import _complex, _kernels
 
-from fastconv._kernels.kernel cimport dim, Image, Weights
+from fastconv._kernels.kernel cimport dim, Image, Shape, Weights
 from fastconv._plan cimport execute, method_name, prepare, Recipe, release
 from fastconv._threads cimport count_workers
 from fastconv._problem cimport (
-    array_argument, check_options, check_overlap, read_bias, read_image, read_shape, read_weights,
-    result_array, set_dtype, set_images, set_sizes,
+    array_argument, check_overlap, computed_array, Problem, read_bias, read_image, read_shape, read_weights,
+    result_array, round_result, set_dtype, set_images, set_options, set_pad_value, set_sizes,
 )
 
 cnp.import_array()
 
 
+# A complex problem's arguments as those of the real one that computes it.
+
+cdef object real_dtype(const Problem* problem):
+    return cnp.PyArray_DescrFromType(problem.typenum)
+
+
+cdef bint pads_first(const Problem* problem, object pad_value):
+    """Whether x is padded before it is taken apart: a pad value is that of real parts alone."""
+    return problem.pad_mode == 0 and pad_value != 0 and bool(
+        problem.top or problem.bottom or problem.left or problem.right
+    )
+
+
+cdef ndarray complex_image(const Problem* problem, ndarray x, object pad_value):
+    if pads_first(problem, pad_value):
+        widths = [(0, 0)] * (x.ndim - 2) + [(problem.top, problem.bottom), (problem.left, problem.right)]
+        if problem.shape.channels_last:
+            widths.append(widths.pop(-3))
+        x = np.pad(x.astype(cnp.PyArray_DescrFromType(problem.result)), widths, constant_values=pad_value)
+    return _complex.real_image(x, problem.shape.G, problem.shape.channels_last, real_dtype(problem))
+
+
+cdef tuple complex_shape(const Problem* problem, object pad_value):
+    """The shape of one image."""
+    cdef const Shape* shape = &problem.shape
+    cdef dim height = shape.H, width = shape.W
+    if pads_first(problem, pad_value):
+        height += problem.top + problem.bottom
+        width += problem.left + problem.right
+    if shape.channels_last:
+        return height, width, 2 * shape.G * shape.C
+    return 2 * shape.G * shape.C, height, width
+
+
+cdef ndarray complex_weights(const Problem* problem, ndarray w, bint reverse, bint flip_channels):
+    if flip_channels and w.ndim > 2:
+        w = w[..., ::-1, :, :]
+    return _complex.real_weights(w, problem.shape.G, not reverse, real_dtype(problem))
+
+
+cdef object complex_bias(const Problem* problem, ndarray bias):
+    return None if bias is None else _complex.real_bias(bias, problem.shape.G, real_dtype(problem))
+
+
+cdef object complex_padding(const Problem* problem, object pad_value):
+    if pads_first(problem, pad_value):
+        return 0
+    return (problem.top, problem.bottom), (problem.left, problem.right)
+
+
+cdef object complex_steps(const Problem* problem):
+    return problem.shape.p_step, problem.shape.q_step
+
+
+cdef object complex_layout(const Problem* problem):
+    return "NHWC" if problem.shape.channels_last else "NCHW"
+
+
 cdef ndarray compute(object x, object w, bint reverse, bint flip_channels, object mode, object stride, object padding,
-                     object dilation, object groups, object bias, object out, object dtype, object method,
-                     object workers):
+                     object dilation, object groups, object pad_mode, object pad_value, object layout, object bias,
+                     object out, object dtype, object method, object workers):
     """One call from arguments to result: what correlate and convolve share."""
     cdef ndarray x_array = array_argument(x, "x")
     cdef ndarray w_array = array_argument(w, "w")
-    cdef ndarray y, bias_array
+    cdef ndarray y, computed, bias_array
     cdef Recipe recipe
+    cdef Problem* problem = &recipe.problem
     cdef Image image
     cdef Weights weights
-    check_options(mode, stride, padding, dilation, groups)
-    set_sizes(&recipe.problem, cnp.PyArray_NDIM(x_array), <dim*> cnp.PyArray_DIMS(x_array), w_array)
-    set_dtype(&recipe.problem, x_array.dtype, w_array, dtype)
-    bias_array = read_bias(&recipe.problem, bias, &weights)
-    y = result_array(&recipe.problem, out)
+    set_options(problem, mode, stride, padding, dilation, groups, pad_mode, pad_value, layout)
+    set_sizes(problem, cnp.PyArray_NDIM(x_array), <dim*> cnp.PyArray_DIMS(x_array), w_array)
+    set_dtype(problem, x_array.dtype, w_array, dtype)
+    set_pad_value(problem, pad_value)
+    bias_array = read_bias(problem, bias, &weights)
+    y = result_array(problem, out)
     if out is not None:
         check_overlap(y, x_array, "x")
         check_overlap(y, w_array, "w")
         if bias_array is not None:
             check_overlap(y, bias_array, "bias")
-    w_array = read_weights(&recipe.problem, w_array, reverse, flip_channels, &weights)
-    x_array = read_image(&recipe.problem, x_array, &image)
+    if problem.is_complex:
+        part = compute(complex_image(problem, x_array, pad_value), complex_weights(problem, w_array, reverse, flip_channels),
+                       reverse, False, "valid", complex_steps(problem), complex_padding(problem, pad_value), dilation,
+                       groups, pad_mode, 0, complex_layout(problem), complex_bias(problem, bias_array), None, None,
+                       method, workers)
+        _complex.store(part, y, problem.shape.G, problem.shape.channels_last)
+        return y
+    computed = computed_array(problem, y)
+    w_array = read_weights(problem, w_array, reverse, flip_channels, &weights)
+    x_array = read_image(problem, x_array, &image)
     try:
         prepare(&recipe, method, &weights)
-        execute(&recipe, &image, cnp.PyArray_BYTES(y), workers)
+        execute(&recipe, &image, cnp.PyArray_BYTES(computed), workers)
     finally:
         release(&recipe)
+    round_result(problem, computed, y)
     return y
 
 
-def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, bias=None, out=None, dtype=None,
-              method="auto", workers=None):
+def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, pad_mode="constant", pad_value=0,
+              layout="NCHW", bias=None, out=None, dtype=None, method="auto", workers=None):
     """Multi-channel 2-D correlation, what neural networks call convolution.
 
     ``y[k,p,q] = bias[k] + sum over c, r, s of x[c,p+r,q+s] * w[k,c,r,s]``, which for each filter is
@@ -110,11 +181,13 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
     >>> fastconv.correlate(x, w, bias=[0.0, 100.0])[:, 0, 0]
     array([ 12., 112.])
     """
-    return compute(x, w, False, False, mode, stride, padding, dilation, groups, bias, out, dtype, method, workers)
+    return compute(x, w, False, False, mode, stride, padding, dilation, groups, pad_mode, pad_value, layout, bias, out,
+                   dtype, method, workers)
 
 
-def convolve(x, w, *, flip_channels=False, mode="valid", stride=1, padding=0, dilation=1, groups=1, bias=None,
-             out=None, dtype=None, method="auto", workers=None):
+def convolve(x, w, *, flip_channels=False, mode="valid", stride=1, padding=0, dilation=1, groups=1,
+             pad_mode="constant", pad_value=0, layout="NCHW", bias=None, out=None, dtype=None, method="auto",
+             workers=None):
     """Multi-channel 2-D convolution: correlation with filters that are reversed along rows and columns.
 
     ``y[k,p,q] = bias[k] + sum over c, r, s of x[c,p+r,q+s] * w[k,c,R-1-r,S-1-s]``, which for each filter is the sum
@@ -148,8 +221,8 @@ def convolve(x, w, *, flip_channels=False, mode="valid", stride=1, padding=0, di
     array([[0., 1.],
            [2., 3.]])
     """
-    return compute(x, w, True, flip_channels, mode, stride, padding, dilation, groups, bias, out, dtype, method,
-                   workers)
+    return compute(x, w, True, flip_channels, mode, stride, padding, dilation, groups, pad_mode, pad_value, layout,
+                   bias, out, dtype, method, workers)
 
 
 cdef class Plan:
@@ -206,32 +279,47 @@ cdef class Plan:
 
     cdef Recipe recipe
     cdef dim planned_images
-    cdef object workers
+    cdef object workers, pad_value
+    cdef Plan real              # of a complex problem, the one that computes it
     cdef readonly str operation, method, isa
 
     def __cinit__(self, w, x_shape, *, operation="correlate", flip_channels=False, mode="valid", stride=1, padding=0,
-                  dilation=1, groups=1, bias=None, dtype=None, method="auto", workers=None):
+                  dilation=1, groups=1, pad_mode="constant", pad_value=0, layout="NCHW", bias=None, dtype=None,
+                  method="auto", workers=None):
         cdef ndarray w_array = array_argument(w, "w")
-        cdef ndarray _bias      # keeps alive what weights.bias points at
+        cdef ndarray bias_array
         cdef Weights weights
+        cdef Problem* problem = &self.recipe.problem
         cdef dim sizes[4]
         cdef int ndim = read_shape(x_shape, sizes)
         if operation not in ("correlate", "convolve"):
             raise ValueError(f"operation is {operation!r}; expected 'correlate' or 'convolve'")
         if flip_channels and operation == "correlate":
             raise ValueError("flip_channels is True; expected False with operation='correlate'")
-        check_options(mode, stride, padding, dilation, groups)
+        set_options(problem, mode, stride, padding, dilation, groups, pad_mode, pad_value, layout)
         count_workers(workers)
-        set_sizes(&self.recipe.problem, ndim, sizes, w_array)
-        set_dtype(&self.recipe.problem, w_array.dtype, w_array, dtype)
-        _bias = read_bias(&self.recipe.problem, bias, &weights)
-        w_array = read_weights(&self.recipe.problem, w_array, operation == "convolve", flip_channels, &weights)
-        prepare(&self.recipe, method, &weights)
-        self.planned_images = self.recipe.problem.shape.N
+        set_sizes(problem, ndim, sizes, w_array)
+        set_dtype(problem, w_array.dtype, w_array, dtype)
+        set_pad_value(problem, pad_value)
+        bias_array = read_bias(problem, bias, &weights)
+        self.planned_images = problem.shape.N
         self.workers = workers
         self.operation = operation
-        self.method = method_name(&self.recipe)
+        self.pad_value = pad_value
         self.isa = _kernels.isa
+        reverse = operation == "convolve"
+        if problem.is_complex:
+            self.real = Plan(
+                complex_weights(problem, w_array, reverse, flip_channels), complex_shape(problem, pad_value),
+                operation=operation, stride=complex_steps(problem), padding=complex_padding(problem, pad_value),
+                dilation=dilation, groups=groups, pad_mode=pad_mode, layout=complex_layout(problem),
+                bias=complex_bias(problem, bias_array), method=method, workers=workers,
+            )
+            self.method = self.real.method
+            return
+        w_array = read_weights(problem, w_array, reverse, flip_channels, &weights)
+        prepare(&self.recipe, method, &weights)
+        self.method = method_name(&self.recipe)
 
     def __dealloc__(self):
         release(&self.recipe)
@@ -252,47 +340,67 @@ cdef class Plan:
             As of `correlate`.
         """
         cdef ndarray x_array = array_argument(x, "x")
-        cdef ndarray y
+        cdef ndarray y, computed
         cdef Image image
         cdef Recipe recipe = self.recipe    # a copy with this call's number of images; the weights stay the plan's
-        set_images(&recipe.problem, x_array)
-        y = result_array(&recipe.problem, out)
+        cdef Problem* problem = &recipe.problem
+        set_images(problem, x_array)
+        y = result_array(problem, out)
         if out is not None:
             check_overlap(y, x_array, "x")
-        x_array = read_image(&recipe.problem, x_array, &image)
-        execute(&recipe, &image, cnp.PyArray_BYTES(y), self.workers)
+        if problem.is_complex:
+            _complex.store(self.real(complex_image(problem, x_array, self.pad_value)), y, problem.shape.G,
+                           problem.shape.channels_last)
+            return y
+        computed = computed_array(problem, y)
+        x_array = read_image(problem, x_array, &image)
+        execute(&recipe, &image, cnp.PyArray_BYTES(computed), self.workers)
+        round_result(problem, computed, y)
         return y
+
+    cdef tuple sizes(self, channels, height, width):
+        """A shape in the plan's layout, of as many axes as were planned."""
+        cdef int ndim = self.recipe.problem.ndim
+        if ndim == 2:
+            return height, width
+        image = (height, width, channels) if self.recipe.problem.shape.channels_last else (channels, height, width)
+        return image if ndim == 3 else (self.planned_images, *image)
 
     @property
     def dtype(self):
-        return cnp.PyArray_DescrFromType(self.recipe.problem.typenum)
+        return cnp.PyArray_DescrFromType(self.recipe.problem.result)
 
     @property
     def x_shape(self):
         shape = self.recipe.problem.shape
-        return (self.planned_images, shape.C, shape.H, shape.W)[4 - self.recipe.problem.ndim:]
+        return self.sizes(shape.C * shape.G, shape.H, shape.W)
 
     @property
     def y_shape(self):
         shape = self.recipe.problem.shape
-        return (self.planned_images, shape.K, shape.P, shape.Q)[4 - self.recipe.problem.ndim:]
+        return self.sizes(shape.K * shape.G, shape.P, shape.Q)
 
     @property
     def flops(self):
         shape = self.recipe.problem.shape
-        return 2 * self.planned_images * int(shape.K) * shape.P * shape.Q * shape.C * shape.R * shape.S
+        real = 2 * self.planned_images * int(shape.K) * shape.G * shape.P * shape.Q * shape.C * shape.R * shape.S
+        return 4 * real if self.recipe.problem.is_complex else real
 
     @property
     def workspace_bytes(self):
-        return self.recipe.kernel.workspace_bytes(&self.recipe.problem.shape)
+        if self.real is not None:
+            return self.real.workspace_bytes
+        return self.recipe.kernel.workspace_bytes(&self.recipe.problem.shape, 1)
 
     @property
     def packed_bytes(self):
+        if self.real is not None:
+            return self.real.packed_bytes
         return self.recipe.kernel.packed_bytes(&self.recipe.problem.shape)
 
     def __repr__(self):
         shape = self.recipe.problem.shape
         return (
-            f"<fastconv.Plan {self.operation} {self.dtype}: {self.x_shape} by {shape.K} filters of "
+            f"<fastconv.Plan {self.operation} {self.dtype}: {self.x_shape} by {shape.K * shape.G} filters of "
             f"{shape.C} x {shape.R} x {shape.S} -> {self.y_shape}, {self.method}, {self.isa}>"
         )

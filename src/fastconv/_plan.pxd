@@ -1,4 +1,4 @@
-from fastconv._kernels.kernel cimport Image, Kernel, Weights
+from fastconv._kernels.kernel cimport dim, Image, Kernel, Weights
 from fastconv._problem cimport Problem
 
 cdef struct Recipe:
@@ -8,8 +8,10 @@ cdef struct Recipe:
     int method
     double cycles               # predicted, of one image
     char* packed
+    dim* rows                   # of a padded image: see Image
+    dim* columns
 
 cdef int prepare(Recipe* recipe, object method, const Weights* weights) except -1
-cdef int execute(const Recipe* recipe, const Image* x, char* y, object workers) except -1
+cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except -1
 cdef str method_name(const Recipe* recipe)
 cdef void release(Recipe* recipe) noexcept

@@ -4,11 +4,18 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport INFINITY
 from libc.stdlib cimport free
+from libc.string cimport memcpy
+
+cimport numpy as cnp
+from numpy cimport ndarray
 
 from fastconv import _kernels
 
 from fastconv._kernels.kernel cimport dim, FILTERS, Image, KernelTable, PIXELS, Shape, Weights
+from fastconv._problem cimport padding_map, Problem
 from fastconv._threads cimport count_workers, run_tasks
+
+cnp.import_array()
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void** memory, size_t alignment, size_t size)
@@ -65,21 +72,37 @@ cdef char* allocate(dim size, str purpose) except NULL:
     return <char*> memory
 
 
+cdef dim* copied_map(ndarray places) except NULL:
+    """A map of a padded image's rows or columns, to be freed with free()."""
+    cdef char* memory = allocate(cnp.PyArray_NBYTES(places), "a map of padded rows or columns")
+    memcpy(memory, cnp.PyArray_DATA(places), cnp.PyArray_NBYTES(places))
+    return <dim*> memory
+
+
 cdef int prepare(Recipe* recipe, object method, const Weights* weights) except -1:
-    """Choose the kernel and pack the weights. The recipe's problem is set; release() frees what this allocates."""
+    """Choose the kernel, pack the weights, map the padding. The recipe's problem is set; release() frees all of it."""
+    cdef const Problem* problem = &recipe.problem
     cdef const Shape* shape = &recipe.problem.shape
     recipe.packed = NULL
+    recipe.rows = NULL
+    recipe.columns = NULL
     recipe.method = choose_method(method, shape)
     recipe.kernel = &table.kernels[recipe.method]
     recipe.cycles = recipe.kernel.cost(shape)
     recipe.packed = allocate(recipe.kernel.packed_bytes(shape), "packed weights")
     recipe.kernel.pack(shape, weights, recipe.packed)
+    if problem.top or problem.bottom or problem.left or problem.right:
+        recipe.rows = copied_map(padding_map(problem, shape.H, problem.top, problem.bottom))
+        recipe.columns = copied_map(padding_map(problem, shape.W, problem.left, problem.right))
     return 0
 
 
 cdef void release(Recipe* recipe) noexcept:
     free(recipe.packed)
+    free(recipe.rows)
+    free(recipe.columns)
     recipe.packed = NULL
+    recipe.rows = recipe.columns = NULL
 
 
 cdef struct Call:
@@ -87,23 +110,24 @@ cdef struct Call:
     const Recipe* recipe
     const Image* x
     char* y
+    int workers
     char* workspace
     dim workspace_bytes         # of one worker
 
 
 cdef void run_task(void* context, dim task, int worker) noexcept nogil:
     cdef const Call* call = <const Call*> context
-    call.recipe.kernel.run(&call.recipe.problem.shape, call.recipe.packed, call.x, call.y, task,
+    call.recipe.kernel.run(&call.recipe.problem.shape, call.workers, call.recipe.packed, call.x, call.y, task,
                            call.workspace + worker * call.workspace_bytes)
 
 
-cdef int execute(const Recipe* recipe, const Image* x, char* y, object workers) except -1:
+cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except -1:
     """Compute y. Signals are handled between stretches of tasks; when one raises, y is left incomplete."""
     cdef const Shape* shape = &recipe.problem.shape
     if shape.N == 0 or shape.K == 0:
         count_workers(workers)
         return 0
-    cdef dim tasks = recipe.kernel.tasks(shape)
+    cdef dim tasks
     cdef double cycles = recipe.cycles * shape.N
     cdef int threads = 1
     cdef dim first = 0, last, stretch
@@ -112,12 +136,17 @@ cdef int execute(const Recipe* recipe, const Image* x, char* y, object workers) 
         threads = count_workers(workers)
         if cycles <= ALONE:
             threads = 1
-        threads = <int> min(<dim> threads, tasks, MOST_THREADS)
+        threads = min(threads, MOST_THREADS)
+    tasks = recipe.kernel.tasks(shape, threads)
+    call.workers = threads
+    x.rows = recipe.rows
+    x.columns = recipe.columns
     call.recipe = recipe
     call.x = x
     call.y = y
     call.workspace = NULL
-    call.workspace_bytes = recipe.kernel.workspace_bytes(shape)
+    call.workspace_bytes = recipe.kernel.workspace_bytes(shape, threads)
+    threads = <int> min(<dim> threads, tasks)
     if call.workspace_bytes > 0:
         call.workspace = allocate(threads * call.workspace_bytes, "workspace")
     try:

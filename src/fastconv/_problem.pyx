@@ -1,4 +1,4 @@
-"""The problem in normal form: sizes, dtype, and arrays as addresses and strides. All user errors are raised here.
+"""The problem in normal form: sizes, dtypes, and arrays as addresses and strides. All user errors are raised here.
 
 An error names the argument, shows what came and says what is expected, and comes before anything is written.
 """
@@ -8,23 +8,30 @@ import operator
 import numpy as np
 
 cimport numpy as cnp
+from libc.string cimport memcpy, memset
 from numpy cimport ndarray
 
-from fastconv._kernels.kernel cimport dim, FLOAT32, FLOAT64, Image, Shape, Weights
+from fastconv._kernels.kernel cimport dim, DType, FLOAT32, FLOAT64, Image, INT32, INT64, Shape, Weights
 
 cnp.import_array()
 
 cdef dim MOST_BYTES = 1 << 62  # larger than any memory, and far from where a product would wrap
+MODES = ("valid", "same", "full")
+PAD_MODES = ("constant", "reflect", "symmetric", "edge", "wrap")
+LAYOUTS = ("NCHW", "NHWC")
 
 
 cdef ndarray array_argument(object value, str name):
-    """value as an array, not copied where it is one; the rest is NumPy's to convert."""
+    """value as an array, not copied where it is one or can be viewed as one; the rest is NumPy's to convert."""
     cdef ndarray array
     if cnp.PyArray_Check(value):
         array = value
     else:
         try:
-            array = np.asarray(value)
+            if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+                array = np.from_dlpack(value)
+            else:
+                array = np.asarray(value)
         except Exception as error:
             raise TypeError(f"{name} can't be read as an array: {error}") from error
     if not (cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT or cnp.PyArray_TYPE(array) == cnp.NPY_DOUBLE):
@@ -33,33 +40,108 @@ cdef ndarray array_argument(object value, str name):
 
 
 cdef int check_dtype(object dtype, str what) except -1:
-    """Raise unless dtype is one that can be computed in."""
-    if dtype.char in "fd":
-        return 0
-    if dtype.kind not in "biufc" or dtype.char in "gG":
-        raise TypeError(f"{what} {dtype}; expected float32 or float64: cast it with .astype()")
-    raise NotImplementedError(f"{what} {dtype}, which isn't supported yet; float32 and float64 are")
-
-
-cdef int check_options(object mode, object stride, object padding, object dilation, object groups) except -1:
-    """Raise for what isn't known or isn't supported yet."""
-    if not isinstance(mode, str) or mode != "valid":
-        if isinstance(mode, str) and mode in ("same", "full"):
-            raise NotImplementedError(f"mode={mode!r} isn't supported yet; 'valid' is")
-        raise ValueError(f"mode is {mode!r}; expected 'valid', 'same' or 'full'")
-    if stride != 1:
-        raise NotImplementedError(f"stride={stride!r} isn't supported yet; 1 is")
-    if padding != 0:
-        raise NotImplementedError(f"padding={padding!r} isn't supported yet; 0 is")
-    if dilation != 1:
-        raise NotImplementedError(f"dilation={dilation!r} isn't supported yet; 1 is")
-    if groups != 1:
-        raise NotImplementedError(f"groups={groups!r} isn't supported yet; 1 is")
+    """Raise unless dtype is one that can be computed with."""
+    if dtype.char in "gG":
+        raise TypeError(f"{what} {dtype}; cast it with .astype('{'float64' if dtype.char == 'g' else 'complex128'}')")
+    if dtype.kind not in "biufc" and dtype.name != "bfloat16":
+        raise TypeError(f"{what} {dtype}; expected numbers: cast it with .astype('float64') or another numeric dtype")
     return 0
 
 
+cdef int pair(object value, str name, object given, dim least, dim* first, dim* second) except -1:
+    """An option, or a half of the one given, that is an integer or a pair of them, for rows and for columns."""
+    try:
+        numbers = [operator.index(value)] * 2
+    except TypeError:
+        try:
+            numbers = [operator.index(number) for number in value]
+        except TypeError:
+            raise TypeError(f"{name} is {given!r}; expected an integer or a pair of integers") from None
+    if len(numbers) != 2 or min(numbers) < least or max(numbers) > MOST_BYTES:
+        raise ValueError(f"{name} is {given!r}; expected an integer or a pair, of at least {least}")
+    first[0], second[0] = numbers
+    return 0
+
+
+cdef int set_padding(Problem* problem, object padding) except -1:
+    """padding as one integer, one for rows and one for columns, or ((top, bottom), (left, right))."""
+    try:
+        sides = tuple(padding)
+        nested = len(sides) == 2 and all(not isinstance(side, (int, np.integer)) for side in sides)
+    except TypeError:
+        nested = False
+    if nested:
+        try:
+            if any(len(side) != 2 for side in sides):
+                raise ValueError(f"padding is {padding!r}; expected ((top, bottom), (left, right))")
+        except TypeError:
+            raise TypeError(f"padding is {padding!r}; expected integers") from None
+        pair(sides[0], "padding", padding, 0, &problem.top, &problem.bottom)
+        pair(sides[1], "padding", padding, 0, &problem.left, &problem.right)
+    elif isinstance(padding, str):
+        raise ValueError(f"padding is {padding!r}; expected integers, or see mode")
+    else:
+        pair(padding, "padding", padding, 0, &problem.top, &problem.left)
+        problem.bottom, problem.right = problem.top, problem.left
+    return 0
+
+
+cdef int set_options(Problem* problem, object mode, object stride, object padding, object dilation, object groups,
+                     object pad_mode, object pad_value, object layout) except -1:
+    """What the sizes depend on beside the arrays. Paddings of modes "same" and "full" come when the filter is known."""
+    cdef Shape* shape = &problem.shape
+    shape.p_step = shape.q_step = shape.r_step = shape.s_step = shape.G = 1
+    problem.top = problem.bottom = problem.left = problem.right = 0
+    problem.mode = problem.pad_mode = 0
+    shape.channels_last = shape.gathered = False
+    if not (mode is VALID or isinstance(mode, str) and mode in MODES):
+        raise ValueError(f"mode is {mode!r}; expected 'valid', 'same' or 'full'")
+    if mode is not VALID:
+        problem.mode = MODES.index(mode)
+    if stride is not ONE:
+        pair(stride, "stride", stride, 1, &shape.p_step, &shape.q_step)
+    if dilation is not ONE:
+        pair(dilation, "dilation", dilation, 1, &shape.r_step, &shape.s_step)
+    if padding is not ZERO:
+        set_padding(problem, padding)
+        if problem.mode != 0 and (problem.top or problem.bottom or problem.left or problem.right):
+            raise ValueError(f"padding is {padding!r} with mode={mode!r}, which pads by itself; expected mode='valid'")
+    if groups is not ONE:
+        try:
+            shape.G = operator.index(groups)
+        except TypeError:
+            raise TypeError(f"groups is {groups!r}; expected an integer") from None
+        except OverflowError:
+            shape.G = 0
+        if shape.G < 1:
+            raise ValueError(f"groups is {groups!r}; expected a number that divides the channels and the filters")
+    if pad_mode is not CONSTANT:
+        if not isinstance(pad_mode, str) or pad_mode not in PAD_MODES:
+            raise ValueError(f"pad_mode is {pad_mode!r}; expected one of {', '.join(map(repr, PAD_MODES))}")
+        problem.pad_mode = PAD_MODES.index(pad_mode)
+    if pad_value is not ZERO:
+        value = np.asarray(pad_value)
+        if value.ndim != 0 or value.dtype.kind not in "biufc":
+            raise TypeError(f"pad_value is {pad_value!r}; expected a number")
+        if problem.pad_mode != 0 and value != 0:
+            raise ValueError(f"pad_value is {pad_value!r} with pad_mode={pad_mode!r}; expected pad_mode='constant'")
+    if layout is not NCHW:
+        if not isinstance(layout, str) or layout not in LAYOUTS:
+            raise ValueError(f"layout is {layout!r}; expected 'NCHW' or 'NHWC'")
+        shape.channels_last = layout == "NHWC"
+    return 0
+
+
+# What the options' defaults are, to be told by identity.
+cdef object VALID = "valid"
+cdef object CONSTANT = "constant"
+cdef object NCHW = "NCHW"
+cdef object ZERO = 0
+cdef object ONE = 1
+
+
 cdef int set_dtype(Problem* problem, object x_dtype, ndarray w, object dtype) except -1:
-    """The dtype to compute in: NumPy's for x and w together, or the wider one that is asked for."""
+    """The result's dtype, NumPy's for x and w together or a wider one that is asked for, and what it is computed in."""
     result = w.dtype if x_dtype is w.dtype else np.result_type(x_dtype, w.dtype)
     if dtype is not None:
         try:
@@ -70,9 +152,40 @@ cdef int set_dtype(Problem* problem, object x_dtype, ndarray w, object dtype) ex
         if not np.can_cast(result, wanted):
             raise TypeError(f"dtype is {wanted}; expected one that holds {result}, the dtype of x and w together")
         result = wanted
-    problem.typenum = result.num
-    problem.shape.dtype = FLOAT32 if problem.typenum == cnp.NPY_FLOAT else FLOAT64
-    problem.shape.item = 4 if problem.typenum == cnp.NPY_FLOAT else 8
+    problem.result = problem.typenum = result.num
+    problem.is_complex = result.kind == "c"
+    if problem.typenum == cnp.NPY_FLOAT:
+        problem.shape.dtype = FLOAT32
+        problem.shape.item = 4
+    elif problem.typenum == cnp.NPY_DOUBLE:
+        problem.shape.dtype = FLOAT64
+        problem.shape.item = 8
+    elif result.kind in "biu":
+        # Integers of less than 32 bits are the low bits of what 32 bits compute; the sign makes no difference.
+        problem.shape.item = max(4, result.itemsize)
+        problem.shape.dtype = INT32 if problem.shape.item == 4 else INT64
+        if result.itemsize < 4:
+            problem.typenum = cnp.NPY_INT32
+    elif result.kind == "c":        # a real problem of twice the channels and filters: see _complex
+        problem.typenum = cnp.NPY_FLOAT if result.itemsize == 8 else cnp.NPY_DOUBLE
+        problem.shape.item = result.itemsize // 2
+        problem.shape.dtype = FLOAT32 if problem.shape.item == 4 else FLOAT64
+    else:                           # float16 and bfloat16, rounded once
+        problem.typenum = cnp.NPY_FLOAT
+        problem.shape.dtype = FLOAT32
+        problem.shape.item = 4
+    return 0
+
+
+cdef int set_pad_value(Problem* problem, object pad_value) except -1:
+    """The pad value as the bytes of one value of the dtype that is computed in."""
+    cdef ndarray value
+    memset(problem.pad, 0, 8)
+    if pad_value is not ZERO and not problem.is_complex:
+        with np.errstate(all="ignore"):
+            value = np.asarray(pad_value).astype(cnp.PyArray_DescrFromType(problem.result))
+            value = value.astype(cnp.PyArray_DescrFromType(problem.typenum))
+        memcpy(problem.pad, cnp.PyArray_DATA(value), problem.shape.item)
     return 0
 
 
@@ -81,56 +194,111 @@ cdef object shape_tuple(int ndim, const dim* sizes):
 
 
 cdef int set_sizes(Problem* problem, int x_ndim, const dim* x_shape, ndarray w) except -1:
-    """N, C, H, W of x, K, C, R, S of w, and P, Q of y."""
+    """N, C, H, W of x, K, C, R, S of w, and P, Q of y, from the options and the arrays' shapes."""
     cdef Shape* shape = &problem.shape
     cdef dim* w_shape = <dim*> cnp.PyArray_DIMS(w)
     cdef int w_ndim = cnp.PyArray_NDIM(w)
-    cdef dim w_channels = 1
+    cdef dim channels, filters
+    cdef int c, h               # axes of x
     if not (x_ndim == 2 and w_ndim == 2 or x_ndim in (3, 4) and w_ndim in (3, 4)):
         raise ValueError(
             f"x has shape {shape_tuple(x_ndim, x_shape)} and w has shape {shape_tuple(w_ndim, w_shape)}; expected x as "
             "(C, H, W) or (N, C, H, W) and w as (K, C, R, S) or (C, R, S), or both 2-D"
         )
+    if x_ndim == 2:
+        shape.channels_last = False
     problem.ndim = x_ndim
+    c = x_ndim - 1 if shape.channels_last else x_ndim - 3
+    h = x_ndim - 3 if shape.channels_last else x_ndim - 2
     shape.N = x_shape[0] if x_ndim == 4 else 1
-    shape.C = x_shape[x_ndim - 3] if x_ndim > 2 else 1
-    shape.H = x_shape[x_ndim - 2]
-    shape.W = x_shape[x_ndim - 1]
-    shape.K = w_shape[0] if w_ndim == 4 else 1
-    w_channels = w_shape[w_ndim - 3] if w_ndim > 2 else 1
+    channels = x_shape[c] if x_ndim > 2 else 1
+    shape.H = x_shape[h]
+    shape.W = x_shape[h + 1]
+    filters = w_shape[0] if w_ndim == 4 else 1
+    shape.C = w_shape[w_ndim - 3] if w_ndim > 2 else 1
     shape.R = w_shape[w_ndim - 2]
     shape.S = w_shape[w_ndim - 1]
-    if shape.C != w_channels:
+    if shape.G > 1 and (channels % shape.G or filters % shape.G):
+        raise ValueError(f"groups is {shape.G}; expected a number that divides the {channels} channels of x and the "
+                         f"{filters} filters of w")
+    if channels != shape.C * shape.G:
+        of = f" in each of {shape.G} groups" if shape.G > 1 else ""
         raise ValueError(
-            f"x has {shape.C} channels (shape {shape_tuple(x_ndim, x_shape)}) and w has {w_channels} "
+            f"x has {channels} channels (shape {shape_tuple(x_ndim, x_shape)}) and w has {shape.C}{of} "
             f"(shape {shape_tuple(w_ndim, w_shape)}); expected as many"
         )
     if shape.C == 0 or shape.R == 0 or shape.S == 0:
         raise ValueError(
             f"w has shape {shape_tuple(w_ndim, w_shape)}; expected at least one channel, row and column"
         )
-    if shape.R > shape.H or shape.S > shape.W:
-        raise ValueError(
-            f"w is {shape.R} x {shape.S} (shape {shape_tuple(w_ndim, w_shape)}), larger than x, which is "
-            f"{shape.H} x {shape.W} (shape {shape_tuple(x_ndim, x_shape)}); expected R <= H and S <= W"
+    shape.K = filters // shape.G
+    check_bytes(problem)        # before the sizes of the result, which might wrap
+    if problem.mode == 1:
+        same_padding(shape.R, shape.r_step, &problem.top, &problem.bottom)
+        same_padding(shape.S, shape.s_step, &problem.left, &problem.right)
+    elif problem.mode == 2:
+        problem.top = problem.bottom = (shape.R - 1) * shape.r_step
+        problem.left = problem.right = (shape.S - 1) * shape.s_step
+    if problem.pad_mode != 0 and (shape.H == 0 or shape.W == 0):
+        raise ValueError(f"x has shape {shape_tuple(x_ndim, x_shape)}; expected pixels to pad with")
+    shape.P = outputs(shape.H + problem.top + problem.bottom, shape.R, shape.r_step, shape.p_step)
+    shape.Q = outputs(shape.W + problem.left + problem.right, shape.S, shape.s_step, shape.q_step)
+    if shape.P <= 0 or shape.Q <= 0:
+        padded = "" if not (problem.top or problem.bottom or problem.left or problem.right) else (
+            f" and {shape.H + problem.top + problem.bottom} x {shape.W + problem.left + problem.right} with its padding"
         )
-    shape.P = shape.H - shape.R + 1
-    shape.Q = shape.W - shape.S + 1
+        dilated = "" if shape.r_step == 1 == shape.s_step else (
+            f", {(shape.R - 1) * shape.r_step + 1} x {(shape.S - 1) * shape.s_step + 1} with its dilation"
+        )
+        raise ValueError(
+            f"w is {shape.R} x {shape.S} (shape {shape_tuple(w_ndim, w_shape)}){dilated}, larger than x, which is "
+            f"{shape.H} x {shape.W} (shape {shape_tuple(x_ndim, x_shape)}){padded}; expected R <= H and S <= W"
+        )
+    if problem.top or problem.bottom or problem.left or problem.right:
+        shape.gathered = True
+    if shape.channels_last and channels > 1:
+        shape.gathered = True
     return check_bytes(problem)
+
+
+cdef inline dim outputs(dim padded, dim taps, dim dilation, dim stride):
+    """Windows along one axis; none, or less, where the filter is larger."""
+    if padded < (taps - 1) * dilation + 1:
+        return 0
+    if stride == 1:
+        return padded - (taps - 1) * dilation
+    return (padded - (taps - 1) * dilation - 1) // stride + 1
+
+
+cdef inline void same_padding(dim taps, dim dilation, dim* before, dim* after):
+    """The slice of "full" that starts at (R-1)//2: what it reads before x and after it."""
+    cdef dim reach = (taps - 1) * dilation
+    before[0] = reach - reach // 2
+    after[0] = reach // 2
 
 
 cdef int check_bytes(const Problem* problem) except -1:
     """Raise where a product of sizes is larger than any memory: so none of those computed later wraps."""
     cdef const Shape* shape = &problem.shape
     cdef double images = max(shape.N, 1)
-    cdef double filters = max(shape.K, 1)
-    if (images * filters * shape.P * shape.Q * 8 > MOST_BYTES
-            or images * shape.C * shape.H * shape.W * 8 > MOST_BYTES
-            or (filters + 64) * shape.C * shape.R * shape.S * 64 > MOST_BYTES):
-        x_shape = [shape.N, shape.C, shape.H, shape.W]
+    cdef double filters = <double> max(shape.K, 1) * shape.G
+    cdef double height = max(<double> shape.H + problem.top + problem.bottom, <double> shape.R * shape.r_step)
+    cdef double width = max(<double> shape.W + problem.left + problem.right, <double> shape.S * shape.s_step)
+    if (images * filters * height * width * 8 > MOST_BYTES
+            or images * shape.C * shape.G * height * width * 8 > MOST_BYTES
+            or (filters + 64) * shape.C * shape.R * shape.S * 64 > MOST_BYTES
+            or <double> shape.p_step * height > MOST_BYTES or <double> shape.q_step * width > MOST_BYTES):
+        image = (shape.H, shape.W)
+        if problem.ndim > 2:
+            channels = (shape.C * shape.G,)
+            image = (*image, *channels) if shape.channels_last else (*channels, *image)
+        if problem.ndim > 3:
+            image = (shape.N, *image)
+        padding = (problem.top, problem.bottom), (problem.left, problem.right)
+        padded = f", with padding {padding}" if any(map(any, padding)) else ""
         raise ValueError(
-            f"x has shape {tuple(x_shape[4 - problem.ndim:])} and w, as a bank, "
-            f"{(shape.K, shape.C, shape.R, shape.S)}: their result or weights would be larger than any memory"
+            f"x has shape {image} and w, as a bank, {(shape.K * shape.G, shape.C, shape.R, shape.S)}{padded}: "
+            "their result or weights would be larger than any memory"
         )
     return 0
 
@@ -155,17 +323,21 @@ cdef int set_images(Problem* problem, ndarray x) except -1:
     cdef Shape* shape = &problem.shape
     cdef int ndim = cnp.PyArray_NDIM(x)
     cdef dim* sizes = <dim*> cnp.PyArray_DIMS(x)
+    cdef int c = ndim - 1 if shape.channels_last else ndim - 3
+    cdef int h = ndim - 3 if shape.channels_last else ndim - 2
     if (ndim == 2) != (problem.ndim == 2) or not 2 <= ndim <= 4 or (
-        sizes[ndim - 1] != shape.W or sizes[ndim - 2] != shape.H or ndim > 2 and sizes[ndim - 3] != shape.C
+        sizes[h] != shape.H or sizes[h + 1] != shape.W or ndim > 2 and sizes[c] != shape.C * shape.G
     ):
-        planned = f"({shape.H}, {shape.W})"
+        planned = (shape.H, shape.W)
         if problem.ndim > 2:
-            planned = f"({shape.C}, {shape.H}, {shape.W}), or N of them"
-        raise ValueError(f"x has shape {np.shape(x)}; expected {planned}, as planned")
-    if not (cnp.PyArray_TYPE(x) == problem.typenum
-            or np.can_cast(x.dtype, cnp.PyArray_DescrFromType(problem.typenum))):
+            channels = (shape.C * shape.G,)
+            planned = (*planned, *channels) if shape.channels_last else (*channels, *planned)
+        several = ", or N of them" if problem.ndim > 2 else ""
+        raise ValueError(f"x has shape {np.shape(x)}; expected {planned}{several}, as planned")
+    if not (cnp.PyArray_TYPE(x) == problem.result
+            or np.can_cast(x.dtype, cnp.PyArray_DescrFromType(problem.result))):
         raise TypeError(
-            f"x has dtype {x.dtype}; expected {cnp.PyArray_DescrFromType(problem.typenum)} as planned, or one it holds"
+            f"x has dtype {x.dtype}; expected {cnp.PyArray_DescrFromType(problem.result)} as planned, or one it holds"
         )
     problem.ndim = ndim
     shape.N = sizes[0] if ndim == 4 else 1
@@ -179,7 +351,8 @@ cdef inline bint usable(ndarray array, int typenum):
 
 cdef ndarray converted(ndarray array, int typenum):
     """The values in the computing dtype, native, aligned and C-contiguous."""
-    return cnp.PyArray_FROM_OTF(array, typenum, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_NOTSWAPPED)
+    return cnp.PyArray_FROM_OTF(array, typenum, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_NOTSWAPPED
+                                 | cnp.NPY_ARRAY_FORCECAST)
 
 
 cdef ndarray read_weights(const Problem* problem, ndarray w, bint reverse, bint flip_channels, Weights* weights):
@@ -210,52 +383,71 @@ cdef ndarray read_weights(const Problem* problem, ndarray w, bint reverse, bint 
 cdef ndarray read_bias(const Problem* problem, object bias, Weights* weights):
     """Address of the K biases, in the computing dtype and contiguous; returns the array that holds them, or None."""
     cdef ndarray array
+    cdef dim filters = problem.shape.G * problem.shape.K
     weights.bias = NULL
     if bias is None:
         return None
     array = np.asarray(bias)
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in ("biufc" if problem.is_complex else "biuf") and array.dtype.name != "bfloat16" or array.dtype.char in "gG":
         raise TypeError(f"bias has dtype {array.dtype}; expected numbers that cast to the result's dtype")
-    if cnp.PyArray_NDIM(array) != 1 or cnp.PyArray_DIMS(array)[0] != problem.shape.K:
-        raise ValueError(f"bias has shape {np.shape(array)}; expected ({problem.shape.K},), one value a filter")
-    array = np.ascontiguousarray(array, cnp.PyArray_DescrFromType(problem.typenum))
+    if cnp.PyArray_NDIM(array) != 1 or cnp.PyArray_DIMS(array)[0] != filters:
+        raise ValueError(f"bias has shape {np.shape(array)}; expected ({filters},), one value a filter")
+    array = np.ascontiguousarray(array, cnp.PyArray_DescrFromType(problem.result if problem.is_complex else problem.typenum))
     weights.bias = cnp.PyArray_BYTES(array)
     return array
 
 
 cdef ndarray read_image(const Problem* problem, ndarray x, Image* image):
-    """Address and strides of x, whose columns are contiguous: copied where they aren't.
+    """Address and strides of x, copied where its dtype isn't computed in, or its columns lie apart unexpectedly.
 
     Returns the array that holds the values; it must live as long as they are read.
     """
+    cdef const Shape* shape = &problem.shape
     cdef int last = cnp.PyArray_NDIM(x) - 1
+    cdef int c = last if shape.channels_last else last - 2
+    cdef int h = last - 2 if shape.channels_last else last - 1
     cdef cnp.npy_intp* strides
-    if not usable(x, problem.typenum) or (cnp.PyArray_STRIDES(x)[last] != problem.shape.item and problem.shape.W > 1):
+    if not usable(x, problem.typenum) or (
+        not shape.gathered and cnp.PyArray_STRIDES(x)[h + 1] != shape.item and shape.W > 1
+    ):
         x = converted(x, problem.typenum)
     strides = cnp.PyArray_STRIDES(x)
     image.data = cnp.PyArray_BYTES(x)
     image.n = strides[0] if last == 3 else 0
-    image.c = strides[last - 2] if last >= 2 else 0
-    image.h = strides[last - 1]
+    image.c = strides[c] if last >= 2 else 0
+    image.h = strides[h]
+    image.w = strides[h + 1]
+    image.left = problem.left
+    memcpy(image.pad, problem.pad, 8)
     return x
+
+
+cdef ndarray padding_map(const Problem* problem, dim size, dim before, dim after):
+    """The row (or column) of x that each one of the padded image is, -1 for the pad value."""
+    places = np.arange(size, dtype=np.intp)
+    if problem.pad_mode == 0:
+        return np.pad(places, (before, after), "constant", constant_values=-1)
+    return np.pad(places, (before, after), PAD_MODES[problem.pad_mode])
 
 
 cdef ndarray result_array(const Problem* problem, object out):
     """A new array for y, or `out` if it can take y."""
+    cdef const Shape* shape = &problem.shape
     cdef cnp.npy_intp sizes[4]
     cdef cnp.npy_intp* y_shape = sizes + 4 - problem.ndim
     cdef ndarray y
-    sizes[0] = problem.shape.N
-    sizes[1] = problem.shape.K
-    sizes[2] = problem.shape.P
-    sizes[3] = problem.shape.Q
+    sizes[0] = shape.N
+    if shape.channels_last:
+        sizes[1], sizes[2], sizes[3] = shape.P, shape.Q, shape.G * shape.K
+    else:
+        sizes[1], sizes[2], sizes[3] = shape.G * shape.K, shape.P, shape.Q
     if out is None:
-        return cnp.PyArray_EMPTY(problem.ndim, y_shape, problem.typenum, 0)
+        return cnp.PyArray_EMPTY(problem.ndim, y_shape, problem.result, 0)
     if not cnp.PyArray_Check(out):
         raise TypeError(f"out is a {type(out).__name__}; expected a NumPy array or None")
     y = out
-    if cnp.PyArray_TYPE(y) != problem.typenum or not cnp.PyArray_ISNOTSWAPPED(y):
-        raise TypeError(f"out has dtype {y.dtype}; expected {cnp.PyArray_DescrFromType(problem.typenum)}")
+    if cnp.PyArray_TYPE(y) != problem.result or not cnp.PyArray_ISNOTSWAPPED(y):
+        raise TypeError(f"out has dtype {y.dtype}; expected {cnp.PyArray_DescrFromType(problem.result)}")
     if cnp.PyArray_NDIM(y) != problem.ndim or not cnp.PyArray_CompareLists(cnp.PyArray_DIMS(y), y_shape, problem.ndim):
         raise ValueError(f"out has shape {np.shape(y)}; expected {shape_tuple(problem.ndim, <dim*> y_shape)}")
     if not cnp.PyArray_IS_C_CONTIGUOUS(y) or not cnp.PyArray_ISALIGNED(y):
@@ -263,6 +455,21 @@ cdef ndarray result_array(const Problem* problem, object out):
     if not cnp.PyArray_ISWRITEABLE(y):
         raise ValueError("out is read-only; expected a writeable array")
     return y
+
+
+cdef ndarray computed_array(const Problem* problem, ndarray y):
+    """y itself, or an array like it of the dtype that is computed in."""
+    if problem.typenum == problem.result:
+        return y
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(y), cnp.PyArray_DIMS(y), problem.typenum, 0)
+
+
+cdef int round_result(const Problem* problem, ndarray computed, ndarray y) except -1:
+    """What was computed into y: rounded once, the low bits of integers, the truth of booleans."""
+    if problem.typenum != problem.result:
+        with np.errstate(all="ignore"):
+            np.copyto(y, computed, casting="unsafe")
+    return 0
 
 
 cdef void extent(ndarray array, char** low, char** high):

@@ -8,31 +8,32 @@ cdef extern from *:
     """
 
 cdef enum:
-    MR = 6                  # 6 x 4 accumulators, 4 vectors and a broadcast: 29 of 32 registers
-    NV = 4
+    MR = 14                 # of the filter tile: 14 x 2 accumulators, 2 vectors and a broadcast, 31 of 32 registers
+    NV = 2
+    PIXEL_MR = 6            # of the pixel tile: 6 x 4, 4 vectors and a broadcast, 29 registers
+    PIXEL_NV = 4
     ISSUE = 2               # multiply-adds in a cycle, and the cycles until one can be added to
     LATENCY = 4
-    UNROLL = 2              # terms of the filter tile at a time, and whether each group fetches cache lines ahead
-    FETCH = 1
-    FILTER_KC = 64          # terms of the reduction in a block: 16 KiB of packed weights, half the first-level cache
+    FILTER_KC = 1152        # terms of the reduction in a part: 144 KiB of a panel's weights
 
 include "vector.pxi"
 
 
-cdef inline vec interleave_low(vec a, vec b) noexcept nogil:
-    if vec is f32v:
+cdef inline lane interleave_low(lane a, lane b) noexcept nogil:
+    if lane is f32v:
         return shuffle32(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
     else:
         return shuffle64(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
 
 
-cdef inline vec interleave_high(vec a, vec b) noexcept nogil:
-    if vec is f32v:
+cdef inline lane interleave_high(lane a, lane b) noexcept nogil:
+    if lane is f32v:
         return shuffle32(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
     else:
         return shuffle64(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
 
 
+include "stage.pxi"
 include "pixel_lanes.pxi"
 include "filter_lanes.pxi"
 include "table.pxi"

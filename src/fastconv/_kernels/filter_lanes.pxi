@@ -1,126 +1,117 @@
-# Filters in the lanes: packed weights are read a vector of filters at a time, and pixels of the image are
-# broadcast from where they stand. For many channels and filters; outputs may be as narrow as one pixel.
+# Filters in the lanes: packed weights are read a vector of filters at a time, and values of the image are broadcast.
+# For many channels and filters; outputs may be as narrow as one pixel.
 #
-# Register tile: acc[i][v] += x[pixel i, off[r]] * w[r][v * lanes ..], i < m pixels, v < nv vectors of filters,
-# r over the reduction (c, r, s). Any m <= MR pixels of y make a tile, neighbours or not, so P * Q needs no
-# rounding up. Each output is one chain of multiply-adds in the order of r that begins at the bias.
+# Register tile: acc[u][i][v] += x[off[r] + u * row + i] * w[r][v * lanes ..], for um rows of y, m pixels of each,
+# um * m <= MR, and nv vectors of filters, r over the reduction (c, r, s). um is 1, or 2 where rows of y are short.
+# Each output is one chain of multiply-adds in the order of r that begins at the bias.
 #
-# The tile writes pixel by pixel into a scratch block; the block is transposed into y when it is complete.
+# A tile wants its values of the image close together and in the order in which it takes them: from the first-level
+# cache, without a new page for every channel. So a block of y has the rows of x under each of its tiles copied
+# (staged), [c][r][m + (S - 1) * dilation], once for all panels of filters; with a stride, where neighbouring pixels see
+# values that lie apart, [c][r][s][m]. A small image is read where it stands. Tiles can't tell: they are handed a table
+# of offsets.
+#
+# Tiles write pixel by pixel into sums, which are transposed into y when they are complete.
 #
 # Packed weights: for each panel of up to NR = NV * lanes filters, nv vectors of biases, then [c][r][s][nv vectors];
 # lanes past the last filter hold zeros, and what they compute is dropped.
 
 cdef enum:
-    PIXEL_BLOCK = 192       # pixels of y in a block; their scratch takes PIXEL_BLOCK * NV vectors
+    BLOCK_PIXELS = 400          # pixels of y in a block, about, and fewest of those that workers share
+    LEAST_PIXELS = 100
+    SMALL_IMAGE = 16 * 1024     # bytes that stay in the first-level cache wherever they lie
+    SUM_BYTES = 384 * 1024      # most that waits for the rest of its sum: with the stage, it is to fit a second-level cache
 
+cdef struct FilterGrid:
+    # How the work is cut. A block is rows x columns of y; a set of panels is computed at once; parts of the reduction
+    # follow each other.
+    bint staged
+    bint by_term                # [c][r][s][m], and not [c][r][m + ...]
+    dim rows, columns           # of y in the largest block
+    dim bands, pieces           # blocks down and across y
+    dim across                  # tiles in a row of a block
+    dim m                       # pixels of a row in the widest tile
+    dim panels, sets            # panels in the largest set, and sets
+    dim terms, parts            # terms of the largest part, and parts
+    dim pitch                   # bytes of a staged row of a tile
 
 cdef struct FilterSweep:
-    # One sweep of tiles over a block of pixels, with one block of the reduction.
-    const char* image
-    const dim* off          # where each term stands, in bytes from a pixel's first
+    # One sweep of tiles over a block, with one part of the reduction.
+    const dim* off              # where each term stands, in bytes from a tile's first
     dim terms
-    dim init_step           # vectors from one pixel's first values to the next's: 0 where all begin at the bias
-    Touch* touch
-
-cdef struct Touch:
-    # Cache lines of y that the block will be stored to: fetched a few at a time, while it is computed.
-    const char* next        # in the row of the filter at hand
-    dim y_k                 # bytes from one filter's row to the next
-    dim bytes               # of a row
-    dim column              # of next in its row
-    dim lines               # to fetch at a time
+    dim row                     # bytes from a tile's first row to its second
+    dim init_step               # vectors from one pixel's first values to the next's: 0 where all begin at the bias
+    dim row_step                # pixels from a tile's first row to its second, in sums
 
 
-cdef inline void touch_lines(Touch* touch) noexcept nogil:
-    cdef dim i
-    for i in range(touch.lines):
-        prefetch(touch.next + touch.column, 1, SECOND)
-        touch.column += LINE
-        if touch.column >= touch.bytes + LINE:
-            touch.column = 0
-            touch.next += touch.y_k
-
-
-cdef inline void filter_term(vec* acc, const char** a, dim off, const vec* w, int m, int nv) noexcept nogil:
-    """One term of the reduction: the outer product of m pixels and nv vectors of weights."""
-    cdef vec b[NV]
-    cdef int i, v
-    for v in range(nv):
-        b[v] = w[v]
-    for i in range(m):
-        for v in range(nv):
-            acc[i * nv + v] = fma(acc[i * nv + v], b[v], a[i] + off)
-
-
-cdef inline void filter_tile(const FilterSweep* g, const vec* w, const dim* pixel, const vec* init, vec* t, dim turn,
-                             int m, int nv) noexcept nogil:
-    """t[i][v] = init[i][v] + the sum over g.terms terms of the reduction.
-
-    UNROLL terms at a time. With FETCH, each group fetches a line of the image further right, and one of the next
-    block's weights; turn, the number of the tile in its sweep, says which, so that a sweep fetches them all.
-    """
+cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um, int m,
+                             int nv) noexcept nogil:
+    """t[u][i][v] = init[u][i][v] + the sum over g.terms terms of the reduction."""
     cdef vec acc[MR * NV]
-    cdef const char* a[MR]
-    cdef const dim* off = g.off
-    cdef dim ahead = g.terms * nv * sizeof(vec) + turn * LINE % (UNROLL * nv * sizeof(vec))
-    cdef dim r, odd = turn % UNROLL
-    cdef int i, v
-    for i in range(m):
-        a[i] = g.image + pixel[i]
+    cdef vec b[NV]
+    cdef const char* a
+    cdef dim item = itemsize(t)
+    cdef dim r
+    cdef int u, i, v
+    for u in range(um):
+        for i in range(m):
+            for v in range(nv):
+                acc[(u * m + i) * nv + v] = init[(u * g.row_step + i) * g.init_step + v]
+    for r in range(g.terms):
+        a = x + g.off[r]
         for v in range(nv):
-            acc[i * nv + v] = init[i * g.init_step + v]
-    for r in range(g.terms // UNROLL):
-        if FETCH:
-            prefetch(a[0] + off[odd] + AHEAD, 0, SECOND)
-            prefetch(<const char*> w + ahead, 0, SECOND)
-        for i in range(UNROLL):
-            filter_term(acc, a, off[i], w, m, nv)
-            w += nv
-        off += UNROLL
-    for r in range(g.terms % UNROLL):
-        filter_term(acc, a, off[r], w, m, nv)
+            b[v] = w[v]
+        for u in range(um):
+            for i in range(m):
+                for v in range(nv):
+                    acc[(u * m + i) * nv + v] = fma(acc[(u * m + i) * nv + v], b[v], a + u * g.row + i * item)
         w += nv
-    for i in range(m):
-        for v in range(nv):
-            t[i * nv + v] = acc[i * nv + v]
+    for u in range(um):
+        for i in range(m):
+            for v in range(nv):
+                t[(u * g.row_step + i) * nv + v] = acc[(u * m + i) * nv + v]
 
 
-cdef inline void filter_tiles(const FilterSweep* g, const vec* w, const dim* pixel, const vec* init, vec* t, dim count,
-                              int m, int nv) noexcept nogil:
-    """count tiles of m pixels, one after the other."""
-    cdef dim turn
-    for turn in range(count):
-        touch_lines(g.touch)
-        filter_tile(g, w, pixel, init, t, turn, m, nv)
-        pixel += m
-        init += m * g.init_step
-        t += m * nv
+# The variants are one loop nest: um, m and nv become constants of a copy that the compiler unrolls.
+
+cdef inline void filter_tile_nv(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um,
+                                int m, int nv) noexcept nogil:
+    if um == 1:
+        if m == MR: filter_tile(g, x, w, init, t, 1, MR, nv)
+        elif m == 1: filter_tile(g, x, w, init, t, 1, 1, nv)
+        elif m == 2: filter_tile(g, x, w, init, t, 1, 2, nv)
+        elif m == 3: filter_tile(g, x, w, init, t, 1, 3, nv)
+        elif m == 4: filter_tile(g, x, w, init, t, 1, 4, nv)
+        elif m == 5: filter_tile(g, x, w, init, t, 1, 5, nv)
+        elif MR > 6:
+            if m == 6: filter_tile(g, x, w, init, t, 1, 6, nv)
+            elif m == 7: filter_tile(g, x, w, init, t, 1, 7, nv)
+            elif m == 8: filter_tile(g, x, w, init, t, 1, 8, nv)
+            elif m == 9: filter_tile(g, x, w, init, t, 1, 9, nv)
+            elif m == 10: filter_tile(g, x, w, init, t, 1, 10, nv)
+            elif m == 11: filter_tile(g, x, w, init, t, 1, 11, nv)
+            elif m == 12: filter_tile(g, x, w, init, t, 1, 12, nv)
+            else: filter_tile(g, x, w, init, t, 1, 13, nv)
+    elif m == MR // 2: filter_tile(g, x, w, init, t, 2, MR // 2, nv)
+    elif m == 1: filter_tile(g, x, w, init, t, 2, 1, nv)
+    elif m == 2: filter_tile(g, x, w, init, t, 2, 2, nv)
+    elif MR > 6:
+        if m == 3: filter_tile(g, x, w, init, t, 2, 3, nv)
+        elif m == 4: filter_tile(g, x, w, init, t, 2, 4, nv)
+        elif m == 5: filter_tile(g, x, w, init, t, 2, 5, nv)
+        else: filter_tile(g, x, w, init, t, 2, 6, nv)
 
 
-# The variants are one loop nest: m and nv become constants of a copy that the compiler unrolls.
-
-cdef inline void filter_tiles_nv(const FilterSweep* g, const vec* w, const dim* pixel, const vec* init, vec* t,
-                                 dim count, int m, int nv) noexcept nogil:
-    if m == 6: filter_tiles(g, w, pixel, init, t, count, 6, nv)
-    elif m == 5: filter_tiles(g, w, pixel, init, t, count, 5, nv)
-    elif m == 4: filter_tiles(g, w, pixel, init, t, count, 4, nv)
-    elif m == 3: filter_tiles(g, w, pixel, init, t, count, 3, nv)
-    elif m == 2: filter_tiles(g, w, pixel, init, t, count, 2, nv)
-    else: filter_tiles(g, w, pixel, init, t, count, 1, nv)
+# Not inlined: among the loops around them, the compiler would keep the sums in memory.
+cdef void filter_tile_any(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um, int m,
+                          int nv) noexcept nogil:
+    if nv == NV: filter_tile_nv(g, x, w, init, t, um, m, NV)
+    else: filter_tile_nv(g, x, w, init, t, um, m, 1)
 
 
-cdef inline void filter_tiles_any(const FilterSweep* g, const vec* w, const dim* pixel, const vec* init, vec* t,
-                                  dim count, int m, int nv) noexcept nogil:
-    if nv == 1: filter_tiles_nv(g, w, pixel, init, t, count, m, 1)
-    elif nv == 2: filter_tiles_nv(g, w, pixel, init, t, count, m, 2)
-    elif NV == 4:
-        if nv == 3: filter_tiles_nv(g, w, pixel, init, t, count, m, 3)
-        else: filter_tiles_nv(g, w, pixel, init, t, count, m, 4)
-
-
-cdef inline void perfect_shuffle(vec* a, int lanes) noexcept nogil:
+cdef inline void perfect_shuffle(lane* a, int lanes) noexcept nogil:
     """Rows i and i + lanes/2 to rows 2i and 2i + 1, interleaved. Done log2(lanes) times it transposes a."""
-    cdef vec b[MOST_LANES]
+    cdef lane b[MOST_LANES]
     cdef int i
     for i in range(lanes // 2):
         b[2 * i] = interleave_low(a[i], a[i + lanes // 2])
@@ -129,10 +120,10 @@ cdef inline void perfect_shuffle(vec* a, int lanes) noexcept nogil:
         a[i] = b[i]
 
 
-cdef inline void transpose_block(const vec* t, dim t_step, char* y, dim y_k, dim filters) noexcept nogil:
+cdef inline void transpose_block(const lane* t, dim t_step, char* y, dim y_k, dim filters) noexcept nogil:
     """A vector of filters for each of `lanes` pixels, t_step vectors apart, into `lanes` pixels of each filter."""
-    cdef vec a[MOST_LANES]
-    cdef int lanes = sizeof(vec) // itemsize(t)
+    cdef lane a[MOST_LANES]
+    cdef int lanes = sizeof(lane) // itemsize(t)
     cdef int i
     for i in range(lanes):
         a[i] = t[i * t_step]
@@ -142,13 +133,13 @@ cdef inline void transpose_block(const vec* t, dim t_step, char* y, dim y_k, dim
     if lanes > 8: perfect_shuffle(a, lanes)
     for i in range(lanes):
         if i < filters:
-            (<vec*> (y + i * y_k))[0] = a[i]
+            (<lane*> (y + i * y_k))[0] = a[i]
 
 
-cdef inline void filter_store(const vec* t, int nv, dim pixels, dim filters, char* y, dim y_k) noexcept nogil:
-    """The scratch block, [pixels][nv vectors of filters], into `filters` planes of y, y_k bytes apart."""
+cdef inline void store_planes(const lane* t, int nv, dim pixels, dim filters, char* y, dim y_k) noexcept nogil:
+    """Sums, [pixels][nv vectors of filters], into `filters` planes of y, y_k bytes apart."""
     cdef dim item = itemsize(t)
-    cdef dim lanes = sizeof(vec) // item
+    cdef dim lanes = sizeof(lane) // item
     cdef dim k = 0, j, i
     cdef int v
     for v in range(nv):
@@ -163,19 +154,26 @@ cdef inline void filter_store(const vec* t, int nv, dim pixels, dim filters, cha
         k += lanes
 
 
+cdef inline void filter_store(const Shape* shape, const char* t, int nv, dim pixels, dim filters, char* y,
+                              dim y_pixel, dim y_k) noexcept nogil:
+    """Sums into y: filters y_k bytes apart, pixels y_pixel."""
+    cdef dim j
+    if shape.channels_last:
+        for j in range(pixels):
+            memcpy(y + j * y_pixel, t + j * nv * VECTOR_BYTES, filters * shape.item)
+    elif shape.item == 4:
+        store_planes(<const f32v*> t, nv, pixels, filters, y, y_k)
+    else:
+        store_planes(<const f64v*> t, nv, pixels, filters, y, y_k)
+
+
 cdef inline dim filter_width(const Shape* shape) noexcept nogil:
     """Filters in a full panel (NR)."""
     return NV * lanes_of(shape)
 
 
-cdef inline dim filter_blocks(const Shape* shape) noexcept nogil:
-    return ceil_div(shape.P * shape.Q, PIXEL_BLOCK)
-
-
 cdef inline dim filter_panels(const Shape* shape) noexcept nogil:
-    if shape.K <= filter_width(shape):
-        return 1
-    return ceil_div(shape.K, filter_width(shape))
+    return max(1, ceil_div(shape.K, filter_width(shape)))
 
 
 cdef inline dim panel_vectors(const Shape* shape, dim panel) noexcept nogil:
@@ -184,28 +182,85 @@ cdef inline dim panel_vectors(const Shape* shape, dim panel) noexcept nogil:
     return ceil_div(filters, VECTOR_BYTES // 4) if shape.item == 4 else ceil_div(filters, VECTOR_BYTES // 8)
 
 
-cdef inline void filter_pixels(const Shape* shape, const Image* x, dim first, dim count, dim* pixel) noexcept nogil:
-    """Where the windows of pixels first .. first+count-1 of y begin, in bytes from the image."""
-    cdef dim p = first // shape.Q if first > 0 else 0
-    cdef dim q = first - p * shape.Q
-    cdef dim i
-    for i in range(count):
-        pixel[i] = p * x.h + q * shape.item
-        q += 1
-        if q == shape.Q:
-            q = 0
-            p += 1
+cdef inline FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
+    cdef FilterGrid g
+    cdef dim terms = shape.C * shape.R * shape.S
+    cdef dim most, sets
+    cdef bint must
+    # Blocks: whole rows, or pieces of one; some for each worker.
+    g.rows, g.bands, g.columns, g.pieces = shape.P, 1, shape.Q, 1
+    if shape.P * shape.Q > BLOCK_PIXELS:
+        g.pieces = ceil_div(shape.Q, BLOCK_PIXELS)
+        g.bands = ceil_div(shape.P, max(1, BLOCK_PIXELS // shape.Q))
+    if workers > 1 and shape.N * shape.G * g.bands < 4 * workers:
+        g.bands = max(g.bands, min(ceil_div(shape.P * shape.Q, LEAST_PIXELS), shape.P))
+        g.bands = min(g.bands, 4 * workers)
+    if g.bands > 1 or g.pieces > 1:
+        g.columns = ceil_div(shape.Q, g.pieces)
+        g.rows = ceil_div(shape.P, g.bands)
+    g.across = ceil_div(g.columns, MR)
+    g.m = ceil_div(g.columns, g.across)
+    g.by_term = shape.q_step > 1 or g.m + (shape.S - 1) * shape.s_step > g.m * shape.S
+    g.pitch = (g.m * shape.S if g.by_term else g.m + (shape.S - 1) * shape.s_step) * shape.item
+    # Parts of the reduction: whole rows of filters where they can be staged, or else any terms.
+    must = shape.gathered or shape.q_step > 1
+    g.staged = must or (shape.C * shape.H * shape.W * shape.item > SMALL_IMAGE and shape.S <= FILTER_KC
+                        and g.rows * g.across * g.pitch <= STAGE_BYTES)
+    most = FILTER_KC
+    if g.staged:
+        most = max(1, min(FILTER_KC // shape.S, STAGE_BYTES // (g.rows * g.across * g.pitch))) * shape.S
+    g.terms, g.parts = terms, 1
+    if terms > most:
+        g.parts = ceil_div(terms, most)
+        g.terms = ceil_div(terms, g.parts)
+        if g.staged:
+            g.terms = ceil_div(g.terms, shape.S) * shape.S
+    # Sets of panels: enough to keep the workers busy, and none too long or with too many sums.
+    g.panels, g.sets = filter_panels(shape), 1
+    if g.panels > 1:
+        sets = ceil_div(4 * workers, max(1, shape.N * shape.G * g.bands * g.pieces)) if workers > 1 else 1
+        sets = max(sets, <dim> min(1e9, <double> g.rows * g.columns * shape.K * terms / TASK_WORK))
+        if g.parts > 1:
+            sets = max(sets, ceil_div(g.panels * g.rows * g.columns * NV * VECTOR_BYTES, SUM_BYTES))
+        g.sets = min(sets, g.panels)
+        g.panels = ceil_div(g.panels, g.sets)
+    return g
 
 
-cdef inline void filter_offsets(const Shape* shape, const Image* x, dim term, dim count, dim* off) noexcept nogil:
-    """Where terms term .. term+count-1 of the reduction stand, in bytes from a pixel's first."""
-    cdef dim row = term // shape.S if term > 0 else 0
-    cdef dim s = term - row * shape.S
+cdef inline dim sum_bytes(const FilterGrid* g) noexcept nogil:
+    """Of a block's sums: for one panel after the other, or for all where they wait for another part."""
+    return (g.panels if g.parts > 1 else 1) * g.rows * g.columns * NV * VECTOR_BYTES
+
+
+cdef inline dim stage_bytes(const Shape* shape, const FilterGrid* g) noexcept nogil:
+    """Of a block's staged image, a multiple of a cache line."""
+    if not g.staged:
+        return 0
+    return (g.rows * g.across * g.terms // shape.S * g.pitch + LINE - 1) // LINE * LINE
+
+
+cdef inline dim line_bytes(const Shape* shape, const FilterGrid* g) noexcept nogil:
+    """Of a gathered row of x, a multiple of a cache line."""
+    if not shape.gathered:
+        return 0
+    return (reach_w(shape, g.columns) * shape.item + LINE - 1) // LINE * LINE
+
+
+cdef dim filter_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
+    cdef FilterGrid g = filter_grid(shape, workers)
+    return sum_bytes(&g) + stage_bytes(shape, &g) + line_bytes(shape, &g) + g.terms * sizeof(dim)
+
+
+cdef inline void filter_offsets(const Shape* shape, dim c_step, dim r_step, dim s_step, dim first, dim count,
+                                dim* off) noexcept nogil:
+    """Where terms first .. first+count-1 of the reduction stand."""
+    cdef dim row = first // shape.S if first > 0 else 0
+    cdef dim s = first - row * shape.S
     cdef dim c = row // shape.R if row > 0 else 0
     cdef dim r = row - c * shape.R
     cdef dim i
     for i in range(count):
-        off[i] = c * x.c + r * x.h + s * shape.item
+        off[i] = c * c_step + r * r_step + s * s_step
         s += 1
         if s == shape.S:
             s = 0
@@ -215,97 +270,220 @@ cdef inline void filter_offsets(const Shape* shape, const Image* x, dim term, di
                 c += 1
 
 
-cdef inline void filter_block(const Shape* shape, const char* packed, const Image* x, char* y, dim n, dim panel,
-                              dim j_first, dim j_count, char* workspace, vec* like) noexcept nogil:
-    """Pixels j_first .. j_first+j_count-1 of y, counted along P x Q, for one panel of filters of image n."""
-    cdef dim pixels = shape.P * shape.Q
+cdef struct FilterBlock:
+    # One block of y, and how its rows are cut into tiles.
+    const char* image           # the first channel of its group
+    char* stage
+    char* line                  # room for a gathered row of x
+    dim p, rows, q, columns     # its first row and column, and how many
+    dim across
+    dim m, wide                 # pixels in a tile; the first `wide` across have one more
+    dim pitch                   # bytes of a staged row of a tile
+    dim spread                  # values from one term's pixels to the next's, or 0 where terms share values
+
+
+cdef inline void copy_row(char* to, const char* value, dim bytes, int piece) noexcept nogil:
+    """Copy `piece` bytes at a time, the last ones overlapping those before. Assumes that there are as many."""
+    cdef dim i = 0
+    while i < bytes - piece:
+        memcpy(to + i, value + i, piece)
+        i += piece
+    memcpy(to + bytes - piece, value + bytes - piece, piece)
+
+
+cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Image* x, dim first, dim count, int piece) noexcept nogil:
+    """Rows first .. first+count-1 of the filters for all tiles, [tile][row], `piece` bytes at a time; 0: term by term."""
+    cdef dim item = shape.item
+    cdef dim c = first // shape.R
+    cdef dim r = first - c * shape.R
+    cdef dim width = reach_w(shape, b.columns)
+    cdef dim i, p, tile, m, s
+    cdef const char* value
+    cdef char* to
+    for i in range(count):
+        to = b.stage + i * b.pitch
+        for p in range(b.rows):
+            value = image_row(shape, x, b.image + c * x.c, (b.p + p) * shape.p_step + r * shape.r_step,
+                              b.q * shape.q_step, width, b.line)
+            for tile in range(b.across):
+                m = b.m + (tile < b.wide)
+                if piece == 0:
+                    for s in range(shape.S):
+                        copy_strided(to + s * b.spread * item, value + s * shape.s_step * item, m, shape.q_step, item)
+                else:
+                    copy_row(to, value, (m + (shape.S - 1) * shape.s_step) * item, piece)
+                value += m * shape.q_step * item
+                to += count * b.pitch
+        r += 1
+        if r == shape.R:
+            r = 0
+            c += 1
+
+
+cdef inline void stage_any(const Shape* shape, const FilterBlock* b, const Image* x, dim first,
+                           dim count) noexcept nogil:
+    cdef dim least = (b.m + (shape.S - 1) * shape.s_step) * shape.item
+    if b.spread: stage_part(shape, b, x, first, count, 0)
+    elif least >= 64: stage_part(shape, b, x, first, count, 64)
+    elif least >= 32: stage_part(shape, b, x, first, count, 32)
+    elif least >= 16: stage_part(shape, b, x, first, count, 16)
+    elif least >= 8: stage_part(shape, b, x, first, count, 8)
+    else: stage_part(shape, b, x, first, count, 4)
+
+
+cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const char* packed, const Image* x, char* y,
+                              dim n, dim group, dim block, dim panel_first, dim panel_last, char* workspace,
+                              vec* like) noexcept nogil:
+    """One block of one group of image n for some panels of filters."""
+    cdef dim item = shape.item
     cdef dim terms = shape.C * shape.R * shape.S
-    cdef dim k = panel * filter_width(shape)
-    cdef int nv = <int> panel_vectors(shape, panel)
-    cdef vec* t = <vec*> workspace
-    cdef dim* pixel = <dim*> (workspace + PIXEL_BLOCK * NV * VECTOR_BYTES)
-    cdef dim* off = pixel + PIXEL_BLOCK
-    cdef const vec* init = <const vec*> packed + panel * NV * (1 + terms)
-    cdef const vec* w = init + nv
-    cdef dim tiles = ceil_div(j_count, MR)
-    cdef int m = <int> (j_count // tiles)       # pixels in a tile; the first few have one more
-    cdef dim longer = j_count % tiles
-    cdef dim split_at = longer * (m + 1)
-    cdef dim blocks = ceil_div(terms, FILTER_KC)
-    cdef dim filters = min(filter_width(shape), shape.K - k)
-    cdef dim block
+    cdef dim width = filter_width(shape)
+    cdef dim filters = shape.G * shape.K        # of all groups
+    cdef dim y_k = item if shape.channels_last else shape.P * shape.Q * item
+    cdef dim y_pixel = filters * item if shape.channels_last else item
+    cdef dim band = block // grid.pieces if grid.pieces > 1 else block
+    cdef dim piece = block - band * grid.pieces
+    cdef vec* sums = <vec*> workspace
+    cdef dim* off
+    cdef const vec* init
+    cdef const vec* w
+    cdef vec* t
+    cdef const char* a
+    cdef const char* tile_a
+    cdef FilterBlock b
     cdef FilterSweep g
-    cdef Touch touch
-    y += ((n * shape.K + k) * pixels + j_first) * shape.item
-    touch.next = y
-    touch.y_k = pixels * shape.item
-    touch.bytes = j_count * shape.item
-    touch.column = 0
-    touch.lines = ceil_div(filters * (touch.bytes // LINE + 2), tiles * blocks)
-    g.image = x.data + n * x.n
+    cdef dim part, panel, tile, term, row, tile_bytes
+    cdef int m, um, nv
+    b.stage = workspace + sum_bytes(grid)
+    b.line = b.stage + stage_bytes(shape, grid)
+    off = <dim*> (b.line + line_bytes(shape, grid))
+    b.p = split(shape.P, grid.bands, band)
+    b.rows = split(shape.P, grid.bands, band + 1) - b.p
+    b.q = split(shape.Q, grid.pieces, piece)
+    b.columns = split(shape.Q, grid.pieces, piece + 1) - b.q
+    b.image = x.data + n * x.n + group * shape.C * x.c
+    b.across = ceil_div(b.columns, MR)
+    b.m = <unsigned int> b.columns // <unsigned int> b.across
+    b.wide = b.columns - b.m * b.across
+    b.pitch = grid.pitch
+    b.spread = grid.m if grid.by_term else 0
     g.off = off
-    g.init_step = 0
-    g.touch = &touch
-    filter_pixels(shape, x, j_first, j_count, pixel)
-    # Loop 2: the reduction, KC terms at a time, so that their weights stay in the first-level cache.
-    for block in range(blocks):
-        g.terms = min(FILTER_KC, terms - block * FILTER_KC)
-        filter_offsets(shape, x, block * FILTER_KC, g.terms, off)
-        # Loop 1: pixels, at most MR at a time, in tiles of two sizes that differ by one.
-        filter_tiles_any(&g, w, pixel, init, t, longer, m + 1, nv)
-        filter_tiles_any(&g, w, pixel + split_at, init + split_at * g.init_step, t + split_at * nv, tiles - longer, m,
-                         nv)
-        w += g.terms * nv
-        init = t
-        g.init_step = nv
-    filter_store(t, nv, j_count, filters, y, touch.y_k)
+    g.row_step = b.columns
+    y += n * filters * shape.P * shape.Q * item + (b.p * shape.Q + b.q) * y_pixel
+    y += (group * shape.K + panel_first * width) * y_k
+    packed += group * group_bytes(shape)
+    # Loop 3: parts of the reduction.
+    term = 0
+    for part in range(grid.parts):
+        g.terms = min(grid.terms, terms - term)
+        if grid.staged:
+            stage_any(shape, &b, x, term // shape.S, g.terms // shape.S)
+            tile_bytes = g.terms // shape.S * grid.pitch
+            g.row = b.across * tile_bytes
+            a = b.stage
+            if part == 0:
+                filter_offsets(shape, shape.R * grid.pitch, grid.pitch, (b.spread if b.spread else shape.s_step) * item,
+                               0, g.terms, off)
+        else:
+            filter_offsets(shape, x.c, shape.r_step * x.h, shape.s_step * item, term, g.terms, off)
+            tile_bytes = b.m * item
+            g.row = shape.p_step * x.h
+            a = b.image + b.p * g.row + b.q * item
+        # Loop 2: panels of filters.
+        for panel in range(panel_first, panel_last):
+            nv = <int> panel_vectors(shape, panel)
+            init = <const vec*> packed + panel * NV * (1 + terms)
+            w = init + nv + term * nv
+            t = sums
+            if grid.parts > 1:
+                t += (panel - panel_first) * grid.rows * grid.columns * NV
+            g.init_step = 0
+            if part > 0:
+                init = t
+                g.init_step = nv
+            # Loop 1: tiles.
+            row = 0
+            while row < b.rows:
+                um = 2 if 2 * b.columns <= MR and row + 1 < b.rows else 1
+                tile_a = a + row * g.row
+                for tile in range(b.across):
+                    m = <int> (b.m + (tile < b.wide))
+                    filter_tile_any(&g, tile_a, w, init, t, um, m, nv)
+                    tile_a += tile_bytes
+                    if not grid.staged and tile < b.wide:
+                        tile_a += item
+                    init += m * g.init_step
+                    t += m * nv
+                if um == 2:
+                    init += b.columns * g.init_step
+                    t += b.columns * nv
+                row += um
+            if part == grid.parts - 1:
+                filter_store(shape, <const char*> (t - b.rows * b.columns * nv), nv, b.rows * b.columns,
+                             min(width, shape.K - panel * width), y + (panel - panel_first) * width * y_k, y_pixel, y_k)
+        term += g.terms
 
 
-cdef dim filter_tasks(const Shape* shape) noexcept nogil:
-    return shape.N * filter_panels(shape) * filter_blocks(shape)
+cdef dim filter_tasks(const Shape* shape, int workers) noexcept nogil:
+    cdef FilterGrid g = filter_grid(shape, workers)
+    return shape.N * shape.G * g.bands * g.pieces * g.sets
 
 
-cdef void filter_run(const Shape* shape, const char* packed, const Image* x, char* y, dim task,
+cdef void filter_run(const Shape* shape, int workers, const char* packed, const Image* x, char* y, dim task,
                      char* workspace) noexcept nogil:
-    cdef dim blocks = filter_blocks(shape)
-    cdef dim panels = filter_panels(shape)
+    cdef FilterGrid grid = filter_grid(shape, workers)
+    cdef dim blocks = grid.bands * grid.pieces
     cdef dim row = task // blocks if blocks > 1 else task
     cdef dim block = task - row * blocks
-    cdef dim n = row // panels if panels > 1 else row
-    cdef dim panel = row - n * panels
-    cdef dim first = split(shape.P * shape.Q, blocks, block)
-    cdef dim count = split(shape.P * shape.Q, blocks, block + 1) - first
+    cdef dim image = row // grid.sets if grid.sets > 1 else row
+    cdef dim part = row - image * grid.sets
+    cdef dim n = image // shape.G if shape.G > 1 else image
+    cdef dim group = image - n * shape.G
+    cdef dim panels = filter_panels(shape)
+    cdef dim first = split(panels, grid.sets, part)
+    cdef dim last = split(panels, grid.sets, part + 1)
     if shape.dtype == FLOAT32:
-        filter_block(shape, packed, x, y, n, panel, first, count, workspace, <f32v*> NULL)
+        filter_block(shape, &grid, packed, x, y, n, group, block, first, last, workspace, <f32v*> NULL)
+    elif shape.dtype == FLOAT64:
+        filter_block(shape, &grid, packed, x, y, n, group, block, first, last, workspace, <f64v*> NULL)
+    elif shape.dtype == INT32:
+        filter_block(shape, &grid, packed, x, y, n, group, block, first, last, workspace, <i32v*> NULL)
     else:
-        filter_block(shape, packed, x, y, n, panel, first, count, workspace, <f64v*> NULL)
+        filter_block(shape, &grid, packed, x, y, n, group, block, first, last, workspace, <i64v*> NULL)
 
 
-cdef dim filter_workspace_bytes(const Shape* shape) noexcept nogil:
-    return PIXEL_BLOCK * (NV * VECTOR_BYTES + sizeof(dim)) + FILTER_KC * sizeof(dim)
-
-
-cdef dim filter_packed_bytes(const Shape* shape) noexcept nogil:
+cdef inline dim group_bytes(const Shape* shape) noexcept nogil:
+    """Of one group's packed weights."""
     return ceil_div(shape.K * shape.item, VECTOR_BYTES) * VECTOR_BYTES * (1 + shape.C * shape.R * shape.S)
 
 
+cdef dim filter_packed_bytes(const Shape* shape) noexcept nogil:
+    return shape.G * group_bytes(shape)
+
+
 cdef void filter_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
-    cdef dim panel, first, last, c, r, s, k, width
+    cdef dim group, panel, first, last, c, r, s, k, width
+    cdef const char* data = w.data
+    cdef const char* bias = w.bias
     memset(packed, 0, filter_packed_bytes(shape))
-    for panel in range(filter_panels(shape)):
-        first = panel * filter_width(shape)
-        last = min(shape.K, first + filter_width(shape))
-        width = panel_vectors(shape, panel) * VECTOR_BYTES
-        if w.bias != NULL:
-            memcpy(packed, w.bias + first * shape.item, (last - first) * shape.item)
-        packed += width
-        for c in range(shape.C):
-            for r in range(shape.R):
-                for s in range(shape.S):
-                    for k in range(first, last):
-                        copy_scalar(packed + (k - first) * shape.item,
-                                    w.data + k * w.k + c * w.c + r * w.r + s * w.s, shape.item)
-                    packed += width
+    for group in range(shape.G):
+        for panel in range(filter_panels(shape) if shape.K > 0 else 0):
+            first = panel * filter_width(shape)
+            last = min(shape.K, first + filter_width(shape))
+            width = panel_vectors(shape, panel) * VECTOR_BYTES
+            if bias != NULL:
+                memcpy(packed, bias + first * shape.item, (last - first) * shape.item)
+            packed += width
+            for c in range(shape.C):
+                for r in range(shape.R):
+                    for s in range(shape.S):
+                        for k in range(first, last):
+                            copy_scalar(packed + (k - first) * shape.item,
+                                        data + k * w.k + c * w.c + r * w.r + s * w.s, shape.item)
+                        packed += width
+        data += shape.K * w.k
+        if bias != NULL:
+            bias += shape.K * shape.item
 
 
 cdef double filter_cost(const Shape* shape) noexcept nogil:
@@ -316,5 +494,5 @@ cdef double filter_cost(const Shape* shape) noexcept nogil:
     cdef double rows = min(<double> MR, pixels)
     # A term of a full tile issues rows * NV multiply-adds, but no faster than each can follow the one before it.
     cdef double term = max(rows * vectors / panels / ISSUE, <double> LATENCY)
-    # Storing takes an accumulator through scratch and log2(lanes) shuffles.
-    return pixels / rows * panels * (terms * term + 40) + pixels * vectors * 9 + terms * panels * 2
+    # Storing takes a sum through memory and log2(lanes) shuffles.
+    return shape.G * (pixels / rows * panels * (terms * term + 40) + pixels * vectors * 9 + terms * panels * 2)

@@ -1,8 +1,8 @@
 """What a kernel is to the plan: the same few functions for every method, dtype and instruction set.
 
 A kernel computes one task of one correlation in normal form: no flips, no dtype changes, no user errors.
-Tasks are numbered 0 .. tasks(shape)-1 and write disjoint parts of y, so they may run in any order and at once.
-Nothing here depends on how many workers there are: the bits of y are the same for any number.
+Tasks are numbered 0 .. tasks(shape, workers)-1 and write disjoint parts of y, so they may run in any order and at once.
+How many there are may depend on the number of workers; what each output is summed from, and in which order, doesn't.
 """
 
 ctypedef Py_ssize_t dim
@@ -10,6 +10,8 @@ ctypedef Py_ssize_t dim
 cdef enum DType:
     FLOAT32 = 0
     FLOAT64 = 1
+    INT32 = 2               # integers of either sign, modulo 2^32 and 2^64
+    INT64 = 3
 
 # Which index of the register tile lies along the lanes of a vector.
 cdef enum:
@@ -19,20 +21,31 @@ cdef enum:
 
 cdef struct Shape:
     DType dtype
-    dim item            # bytes of one value
-    dim N, C, H, W      # images, channels, rows, columns of x
-    dim K, R, S         # filters, their rows and columns
-    dim P, Q            # rows and columns of y
+    dim item                # bytes of one value
+    dim N, G                # images, and groups of channels and filters
+    dim C, H, W             # channels of a group, rows, columns of x
+    dim K, R, S             # filters of a group, their rows and columns
+    dim P, Q                # rows and columns of y
+    dim p_step, q_step      # rows and columns of x from one of y to the next (stride)
+    dim r_step, s_step      # rows and columns of x from one of a filter to the next (dilation)
+    bint gathered           # rows of x can't be read where they stand: they are padded, or their columns lie apart
+    bint channels_last      # y is N x P x Q x K, and not N x K x P x Q; C-contiguous either way
 
-# Arrays as byte strides. Columns of an image are contiguous; anything goes for a weight array, flips included.
+# An array by its byte strides.
 cdef struct Image:
     const char* data
-    dim n, c, h
+    dim n, c, h, w
+    # Of a padded image: the row of x that each of its rows is, or -1 where it holds the pad value; columns likewise.
+    # NULL where there is no padding.
+    const dim* rows
+    const dim* columns
+    dim left                # columns of padding before x
+    char pad[8]             # the pad value
 
 cdef struct Weights:
     const char* data
-    dim k, c, r, s
-    const char* bias    # K contiguous values, or NULL for zeros
+    dim k, c, r, s          # byte strides: anything goes, flips included
+    const char* bias        # G * K contiguous values, or NULL for zeros
 
 cdef struct Kernel:
     # Predicted time of one image, in cycles of one core; infinite where the kernel can't compute the shape.
@@ -40,13 +53,11 @@ cdef struct Kernel:
     # Weights are packed once: `packed` has packed_bytes(shape) bytes, on a 64-byte boundary.
     dim (*packed_bytes)(const Shape* shape) noexcept nogil
     void (*pack)(const Shape* shape, const Weights* w, char* packed) noexcept nogil
-    # Scratch memory of one worker, on a 64-byte boundary, at most 1 MiB.
-    dim (*workspace_bytes)(const Shape* shape) noexcept nogil
-    dim (*tasks)(const Shape* shape) noexcept nogil
-    # y is N x K x P x Q, C-contiguous.
-    void (*run)(const Shape* shape, const char* packed, const Image* x, char* y, dim task,
+    # Scratch memory of one worker, on a 64-byte boundary.
+    dim (*workspace_bytes)(const Shape* shape, int workers) noexcept nogil
+    dim (*tasks)(const Shape* shape, int workers) noexcept nogil
+    void (*run)(const Shape* shape, int workers, const char* packed, const Image* x, char* y, dim task,
                 char* workspace) noexcept nogil
 
 cdef struct KernelTable:
-    const char* isa
     Kernel kernels[LAYOUTS]

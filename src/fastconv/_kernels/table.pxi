@@ -4,7 +4,7 @@ from cpython.pycapsule cimport PyCapsule_New
 from libc.stdlib cimport free
 
 cdef extern from "<stdlib.h>" nogil:
-    void* aligned_alloc(size_t alignment, size_t size)
+    int posix_memalign(void** memory, size_t alignment, size_t size)
 
 cdef KernelTable table
 table.kernels[PIXELS] = Kernel(pixel_cost, pixel_packed_bytes, pixel_pack, pixel_workspace_bytes, pixel_tasks,
@@ -39,25 +39,28 @@ cdef double tile_rounds(dim rounds, vec* w, vec* out, dim* off) noexcept nogil:
     """The largest filter tile on operands in the first-level cache; returns how many flops."""
     cdef FilterSweep g
     cdef dim r
-    g.image = <const char*> w
     g.off = off
+    g.row = 0
+    g.row_step = 0
     g.terms = TILE_TERMS
     g.init_step = 0
     for r in range(rounds):
-        filter_tile(&g, w, off, out, out, r, MR, NV)
+        filter_tile(&g, <const char*> w, w, out, out, 1, MR, NV)
     return 2.0 * rounds * TILE_TERMS * MR * NV * (sizeof(vec) // itemsize(out))
 
 
 def flops(str what, str dtype, dim rounds):
     """Do `rounds` of multiply-adds on registers ("peak") or in the register tile ("tile"); return their flops."""
-    cdef char* memory = <char*> aligned_alloc(64, (TILE_TERMS + MR + 1) * NV * VECTOR_BYTES)
+    cdef dim size = (TILE_TERMS + MR) * NV * VECTOR_BYTES
     cdef dim off[TILE_TERMS]
-    cdef char* out = memory + TILE_TERMS * NV * VECTOR_BYTES
+    cdef void* memory = NULL
+    cdef char* out
     cdef dim i
-    if memory == NULL:
-        raise MemoryError
+    if posix_memalign(&memory, 64, size) != 0:
+        raise MemoryError(f"can't allocate {size} bytes for the tile's operands")
+    out = <char*> memory + TILE_TERMS * NV * VECTOR_BYTES
     # Small normal numbers of either dtype, so that nothing overflows, and nothing can be left out as zero.
-    memset(memory, 0x3c, (TILE_TERMS + MR + 1) * NV * VECTOR_BYTES)
+    memset(memory, 0x3c, size)
     for i in range(TILE_TERMS):
         off[i] = 8 * i
     try:

@@ -1,10 +1,10 @@
 # The vector types of one instruction set, and the one multiply-add that all register tiles are made of.
 #
 # An ISA module sets, before it includes this file, VECTOR_BYTES and the constants
-#     MR     most rows of a register tile (its broadcast operands)
-#     NV     most vectors in a row of it
+#     MR     most rows of a register tile (its broadcast operands), PIXEL_MR for the tile with pixels in its lanes
+#     NV     most vectors in a row of it, PIXEL_NV likewise
 # Cython takes a vector for a scalar: + and * go to the C compiler as they stand, which makes FMAs of them where
-# there are any. The types may be read from any address that suits a scalar.
+# there are any. The types may be read from any address that suits a scalar. Integers are unsigned: they wrap.
 
 from libc.math cimport INFINITY
 from libc.string cimport memcpy, memset
@@ -13,22 +13,31 @@ cdef extern from *:
     """
     typedef float f32v __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
     typedef double f64v __attribute__((vector_size(VECTOR_BYTES), aligned(8), may_alias));
+    typedef unsigned int i32v __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+    typedef unsigned long long i64v __attribute__((vector_size(VECTOR_BYTES), aligned(8), may_alias));
     """
     enum:
         VECTOR_BYTES
     ctypedef float f32v
     ctypedef double f64v
-    void prefetch "__builtin_prefetch"(const void* address, int write, int locality) noexcept nogil
+    ctypedef unsigned int i32v
+    ctypedef unsigned long long i64v
     f32v shuffle32 "__builtin_shufflevector"(f32v a, f32v b, ...) noexcept nogil
     f64v shuffle64 "__builtin_shufflevector"(f64v a, f64v b, ...) noexcept nogil
 
 cdef enum:
     MOST_LANES = 16
     LINE = 64               # bytes of a cache line
-    AHEAD = 256             # bytes: how far ahead in a row of x lines are fetched
-    SECOND = 2              # fetch into the second-level cache
+    TASK_WORK = 200_000_000     # multiply-adds in a task, about, so that Ctrl-C is heard in time
 
 ctypedef fused vec:
+    f32v
+    f64v
+    i32v
+    i64v
+
+# What only moves values needs to know how wide they are, and no more.
+ctypedef fused lane:
     f32v
     f64v
 
@@ -37,16 +46,20 @@ cdef inline vec fma(vec acc, vec b, const char* a) noexcept nogil:
     """acc + b * (the scalar at a)."""
     if vec is f32v:
         return acc + b * (<const float*> a)[0]
-    else:
+    elif vec is f64v:
         return acc + b * (<const double*> a)[0]
+    elif vec is i32v:
+        return acc + b * (<const unsigned int*> a)[0]
+    else:
+        return acc + b * (<const unsigned long long*> a)[0]
 
 
 cdef inline dim itemsize(const vec* pointer) noexcept nogil:
     """Bytes of one lane."""
-    if vec is f32v:
-        return sizeof(float)
+    if vec is f32v or vec is i32v:
+        return 4
     else:
-        return sizeof(double)
+        return 8
 
 
 cdef inline void copy_scalar(char* to, const char* value, dim item) noexcept nogil:
@@ -63,6 +76,8 @@ cdef inline dim lanes_of(const Shape* shape) noexcept nogil:
 
 
 cdef inline dim ceil_div(dim a, dim b) noexcept nogil:
+    if a <= b:
+        return a > 0
     return (a + b - 1) // b
 
 
