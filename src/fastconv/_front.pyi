@@ -1,14 +1,19 @@
 """The front door: correlate, convolve and Plan. Arguments are read here; what they mean is settled in _problem."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self, SupportsIndex, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from typing_extensions import disjoint_base  # type checkers know it even where it is not installed
 
-_Out = TypeVar("_Out", bound=NDArray[np.floating[Any]])
+_Out = TypeVar("_Out", bound=NDArray[Any])
 _Mode: TypeAlias = Literal["valid", "same", "full"]
+_Pair: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
+_Padding: TypeAlias = _Pair | Sequence[Sequence[SupportsIndex]]
+_PadMode: TypeAlias = Literal["constant", "reflect", "symmetric", "edge", "wrap"]
+_Number: TypeAlias = complex | np.number[Any] | np.bool_
+_Layout: TypeAlias = Literal["NCHW", "NHWC"]
 
 # With `out`, the result is that very array.
 @overload
@@ -17,10 +22,13 @@ def correlate(
     w: ArrayLike,
     *,
     mode: _Mode = "valid",
-    stride: int = 1,
-    padding: int = 0,
-    dilation: int = 1,
-    groups: int = 1,
+    stride: _Pair = 1,
+    padding: _Padding = 0,
+    dilation: _Pair = 1,
+    groups: SupportsIndex = 1,
+    pad_mode: _PadMode = "constant",
+    pad_value: _Number = 0,
+    layout: _Layout = "NCHW",
     bias: ArrayLike | None = None,
     out: None = None,
     dtype: DTypeLike | None = None,
@@ -33,10 +41,13 @@ def correlate(
     w: ArrayLike,
     *,
     mode: _Mode = "valid",
-    stride: int = 1,
-    padding: int = 0,
-    dilation: int = 1,
-    groups: int = 1,
+    stride: _Pair = 1,
+    padding: _Padding = 0,
+    dilation: _Pair = 1,
+    groups: SupportsIndex = 1,
+    pad_mode: _PadMode = "constant",
+    pad_value: _Number = 0,
+    layout: _Layout = "NCHW",
     bias: ArrayLike | None = None,
     out: _Out,
     dtype: DTypeLike | None = None,
@@ -50,10 +61,13 @@ def convolve(
     *,
     flip_channels: bool = False,
     mode: _Mode = "valid",
-    stride: int = 1,
-    padding: int = 0,
-    dilation: int = 1,
-    groups: int = 1,
+    stride: _Pair = 1,
+    padding: _Padding = 0,
+    dilation: _Pair = 1,
+    groups: SupportsIndex = 1,
+    pad_mode: _PadMode = "constant",
+    pad_value: _Number = 0,
+    layout: _Layout = "NCHW",
     bias: ArrayLike | None = None,
     out: None = None,
     dtype: DTypeLike | None = None,
@@ -67,10 +81,13 @@ def convolve(
     *,
     flip_channels: bool = False,
     mode: _Mode = "valid",
-    stride: int = 1,
-    padding: int = 0,
-    dilation: int = 1,
-    groups: int = 1,
+    stride: _Pair = 1,
+    padding: _Padding = 0,
+    dilation: _Pair = 1,
+    groups: SupportsIndex = 1,
+    pad_mode: _PadMode = "constant",
+    pad_value: _Number = 0,
+    layout: _Layout = "NCHW",
     bias: ArrayLike | None = None,
     out: _Out,
     dtype: DTypeLike | None = None,
@@ -88,10 +105,13 @@ class Plan:
         operation: Literal["correlate", "convolve"] = "correlate",
         flip_channels: bool = False,
         mode: _Mode = "valid",
-        stride: int = 1,
-        padding: int = 0,
-        dilation: int = 1,
-        groups: int = 1,
+        stride: _Pair = 1,
+        padding: _Padding = 0,
+        dilation: _Pair = 1,
+        groups: SupportsIndex = 1,
+        pad_mode: _PadMode = "constant",
+        pad_value: _Number = 0,
+        layout: _Layout = "NCHW",
         bias: ArrayLike | None = None,
         dtype: DTypeLike | None = None,
         method: str = "auto",

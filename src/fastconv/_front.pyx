@@ -99,10 +99,11 @@ cdef ndarray compute(object x, object w, bint reverse, bint flip_channels, objec
         if bias_array is not None:
             check_overlap(y, bias_array, "bias")
     if problem.is_complex:
-        part = compute(complex_image(problem, x_array, pad_value), complex_weights(problem, w_array, reverse, flip_channels),
-                       reverse, False, "valid", complex_steps(problem), complex_padding(problem, pad_value), dilation,
-                       groups, pad_mode, 0, complex_layout(problem), complex_bias(problem, bias_array), None, None,
-                       method, workers)
+        part = compute(
+            complex_image(problem, x_array, pad_value), complex_weights(problem, w_array, reverse, flip_channels),
+            reverse, False, "valid", complex_steps(problem), complex_padding(problem, pad_value), dilation, groups,
+            pad_mode, 0, complex_layout(problem), complex_bias(problem, bias_array), None, None, method, workers,
+        )
         _complex.store(part, y, problem.shape.G, problem.shape.channels_last)
         return y
     computed = computed_array(problem, y)
@@ -121,26 +122,47 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
               layout="NCHW", bias=None, out=None, dtype=None, method="auto", workers=None):
     """Multi-channel 2-D correlation, what neural networks call convolution.
 
-    ``y[k,p,q] = bias[k] + sum over c, r, s of x[c,p+r,q+s] * w[k,c,r,s]``, which for each filter is
+    ``y[k,p,q] = bias[k] + sum over c, r, s of x[c,p+r,q+s] * conj(w[k,c,r,s])``, which for each filter is
     ``scipy.signal.correlate(x, w[k], "valid")``.
 
     Parameters
     ----------
     x : array_like, (C, H, W) or (N, C, H, W), or (H, W) with a 2-D w
-        An image of C channels, or N of them. float32 or float64, of any strides, alignment and byte order; read
-        in place where columns are contiguous and the dtype is the result's. Never written.
-    w : array_like, (K, C, R, S) or (C, R, S), or (R, S) with a 2-D x
-        K filters, or one (K = 1), no larger than the image.
-    mode : {"valid"}
-        Only outputs whose window lies within the image. "same" and "full" aren't supported yet.
-    stride, padding, dilation, groups : int
-        Not supported yet other than 1, 0, 1, 1.
+        An image of C channels, or N of them; the channels last with ``layout="NHWC"``. Whatever NumPy or DLPack can
+        view is read where it is, of any strides; a copy is made only of a dtype that isn't computed in, of an array
+        that is unaligned or byte-swapped, and with "NCHW" of one whose columns aren't contiguous. Never written.
+    w : array_like, (K, C / groups, R, S) or (C, R, S), or (R, S) with a 2-D x
+        K filters, or one (K = 1).
+    mode : {"valid", "same", "full"}
+        Which outputs: those whose window lies within the image and its padding; as many as the image has pixels; or
+        all whose window touches the image. "same" is the slice of "full" that starts at ((R - 1) // 2, (S - 1) // 2),
+        as in `scipy.signal.correlate`. For filters of an even size `scipy.signal.correlate2d` and the "same" of
+        torch begin one row or column later or earlier: ``padding=(((R - 1) // 2, R // 2), ((S - 1) // 2, S // 2))``
+        gives theirs. With a stride, every stride-th of these outputs.
+    stride : int or (int, int)
+        Rows and columns of the image from one output to the next.
+    padding : int, (int, int) or ((int, int), (int, int))
+        Rows and columns around the image: on all sides, above and below and at left and right, or as
+        ((top, bottom), (left, right)). With mode "valid" only.
+    dilation : int or (int, int)
+        Rows and columns of the image from one value of a filter to the next.
+    groups : int
+        Channels and filters are cut into so many groups, and filters of a group see its channels only. As many groups
+        as channels is a depthwise correlation.
+    pad_mode : {"constant", "reflect", "symmetric", "edge", "wrap"}
+        What is around the image, of padding and of modes "same" and "full", as in `numpy.pad`.
+    pad_value : number
+        What pad_mode "constant" pads with. Cast to the result's dtype.
+    layout : {"NCHW", "NHWC"}
+        Whether the channels of x and of the result are their third axis from last, or their last. Of w they are the
+        second of four in both.
     bias : array_like, (K,), optional
         What each filter's sum begins with. Cast to the result's dtype.
     out : ndarray, optional
         Where the result goes: of its shape and dtype, C-contiguous, and apart from the inputs in memory.
     dtype : dtype, optional
-        What to compute in, and the result's: ``np.result_type(x, w)`` or one that holds it.
+        The result's, and what it is accumulated in: ``np.result_type(x, w)`` or one that holds it. An image of uint8
+        and filters of int8 have int16 sums, which wrap; ``dtype="int32"`` is what one wants of them.
     method : {"auto", "direct", "direct-pixels", "direct-filters"}
         How to compute. "auto" takes the method predicted to be fastest for one image's sizes. "direct" sums the
         terms in order, along vectors of pixels or of filters, of which "direct" takes the faster.
@@ -150,22 +172,26 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
 
     Returns
     -------
-    ndarray, (K, P, Q) or (N, K, P, Q), or (P, Q) for 2-D inputs
-        P = H - R + 1, Q = W - S + 1. C-contiguous; it is `out` if that was given.
+    ndarray, (K, P, Q) or (N, K, P, Q), or (P, Q) for 2-D inputs; (P, Q, K) or (N, P, Q, K) with "NHWC"
+        P = (H + top + bottom - (R - 1) * dilation - 1) // stride + 1, Q likewise. C-contiguous; it is `out` if that
+        was given.
 
     Raises
     ------
     ValueError, TypeError
         For shapes that don't fit, and arguments that aren't among those above. Nothing has been written then.
-    NotImplementedError
-        For what isn't supported yet.
+    MemoryError
+        For a result or a workspace that can't be allocated.
 
     Notes
     -----
-    Every element keeps to the running error bound of a sum of products: with u the unit roundoff, n = C * R * S and
-    g = n * u / (1 - n * u), ``abs(computed - exact) <= g * correlate(abs(x), abs(w))`` [1]_; a bias counts as one
-    more term. A NaN or Inf reaches
-    just the outputs whose window covers it. Other Python threads run meanwhile.
+    Every element keeps to the running error bound of a sum of products: with u the unit roundoff of the dtype that is
+    computed in, n = C / groups * R * S and g = n * u / (1 - n * u),
+    ``abs(computed - exact) <= g * correlate(abs(x), abs(w))`` [1]_; a bias counts as one more term, and a complex sum
+    as a real one of twice as many. float16 and bfloat16 are accumulated in float32 and rounded once, to the nearest.
+    Integers are exact modulo 2 to the power of their bits; bool is whether any product is true.
+
+    A NaN or Inf reaches just the outputs whose window covers it. Other Python threads run meanwhile.
 
     References
     ----------
@@ -180,6 +206,17 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
     (2, 4, 4)
     >>> fastconv.correlate(x, w, bias=[0.0, 100.0])[:, 0, 0]
     array([ 12., 112.])
+    >>> fastconv.correlate(x, w, mode="same").shape
+    (2, 5, 5)
+    >>> fastconv.correlate(x, w, stride=2, padding=1, pad_mode="edge").shape
+    (2, 3, 3)
+
+    Pixels of bytes, summed in 32 bits:
+
+    >>> x = np.full((2, 4, 4), 200, np.uint8)
+    >>> w = np.full((1, 2, 3, 3), -100, np.int8)
+    >>> fastconv.correlate(x, w, dtype="int32")[0, 0]
+    array([-360000, -360000], dtype=int32)
     """
     return compute(x, w, False, False, mode, stride, padding, dilation, groups, pad_mode, pad_value, layout, bias, out,
                    dtype, method, workers)
@@ -191,15 +228,15 @@ def convolve(x, w, *, flip_channels=False, mode="valid", stride=1, padding=0, di
     """Multi-channel 2-D convolution: correlation with filters that are reversed along rows and columns.
 
     ``y[k,p,q] = bias[k] + sum over c, r, s of x[c,p+r,q+s] * w[k,c,R-1-r,S-1-s]``, which for each filter is the sum
-    over channels of ``scipy.signal.convolve(x[c], w[k,c], "valid")``.
+    over channels of ``scipy.signal.convolve(x[c], w[k,c], "valid")``. Complex filters aren't conjugated.
 
     Parameters
     ----------
-    x, w, mode, stride, padding, dilation, groups, bias, out, dtype, method, workers
+    x, w, mode, stride, padding, dilation, groups, pad_mode, pad_value, layout, bias, out, dtype, method, workers
         As in `correlate`.
     flip_channels : bool
         Reverse the filters along channels too, as an N-D convolution does: for each filter the result is then
-        ``scipy.signal.convolve(x, w[k], "valid")``.
+        ``scipy.signal.convolve(x, w[k], "valid")``. With groups, the channels of each group.
 
     Returns
     -------
@@ -208,7 +245,7 @@ def convolve(x, w, *, flip_channels=False, mode="valid", stride=1, padding=0, di
 
     Raises
     ------
-    ValueError, TypeError, NotImplementedError
+    ValueError, TypeError, MemoryError
         As `correlate` does.
 
     Examples
@@ -234,13 +271,13 @@ cdef class Plan:
 
     Parameters
     ----------
-    w : array_like, (K, C, R, S) or (C, R, S), or (R, S) with a 2-D x_shape
+    w : array_like, (K, C / groups, R, S) or (C, R, S), or (R, S) with a 2-D x_shape
         The filters.
     x_shape : tuple of int, (C, H, W) or (N, C, H, W), or (H, W) with a 2-D w
-        Shape of the images. With (C, H, W) or (N, C, H, W), calls take one image or any number of them.
+        Shape of the images, in the layout. With three axes or four, calls take one image or any number of them.
     operation : {"correlate", "convolve"}
         What the plan computes.
-    flip_channels, mode, stride, padding, dilation, groups, bias, method, workers
+    flip_channels, mode, stride, padding, dilation, groups, pad_mode, pad_value, layout, bias, method, workers
         As in `convolve` and `correlate`.
     dtype : dtype, optional
         What to compute in, and the result's: w's dtype, or one that holds it.
@@ -258,13 +295,13 @@ cdef class Plan:
     flops : int
         Multiplications and additions of the sum for images of x_shape, whatever the method does with them.
     workspace_bytes : int
-        Scratch memory that a call takes for each worker.
+        Scratch memory that a call with one worker takes; several take no more each.
     packed_bytes : int
         Memory that the plan keeps for the weights.
 
     Raises
     ------
-    ValueError, TypeError, NotImplementedError
+    ValueError, TypeError, MemoryError
         As `correlate` does.
 
     Examples

@@ -11,7 +11,7 @@ cimport numpy as cnp
 from libc.string cimport memcpy, memset
 from numpy cimport ndarray
 
-from fastconv._kernels.kernel cimport dim, DType, FLOAT32, FLOAT64, Image, INT32, INT64, Shape, Weights
+from fastconv._kernels.kernel cimport dim, FLOAT32, FLOAT64, Image, INT32, INT64, Shape, Weights
 
 cnp.import_array()
 
@@ -351,8 +351,8 @@ cdef inline bint usable(ndarray array, int typenum):
 
 cdef ndarray converted(ndarray array, int typenum):
     """The values in the computing dtype, native, aligned and C-contiguous."""
-    return cnp.PyArray_FROM_OTF(array, typenum, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_NOTSWAPPED
-                                 | cnp.NPY_ARRAY_FORCECAST)
+    cdef int flags = cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_NOTSWAPPED | cnp.NPY_ARRAY_FORCECAST
+    return cnp.PyArray_FROM_OTF(array, typenum, flags)
 
 
 cdef ndarray read_weights(const Problem* problem, ndarray w, bint reverse, bint flip_channels, Weights* weights):
@@ -388,11 +388,13 @@ cdef ndarray read_bias(const Problem* problem, object bias, Weights* weights):
     if bias is None:
         return None
     array = np.asarray(bias)
-    if array.dtype.kind not in ("biufc" if problem.is_complex else "biuf") and array.dtype.name != "bfloat16" or array.dtype.char in "gG":
+    kinds = "biufc" if problem.is_complex else "biuf"
+    if array.dtype.kind not in kinds and array.dtype.name != "bfloat16" or array.dtype.char in "gG":
         raise TypeError(f"bias has dtype {array.dtype}; expected numbers that cast to the result's dtype")
     if cnp.PyArray_NDIM(array) != 1 or cnp.PyArray_DIMS(array)[0] != filters:
         raise ValueError(f"bias has shape {np.shape(array)}; expected ({filters},), one value a filter")
-    array = np.ascontiguousarray(array, cnp.PyArray_DescrFromType(problem.result if problem.is_complex else problem.typenum))
+    typenum = problem.result if problem.is_complex else problem.typenum
+    array = np.ascontiguousarray(array, cnp.PyArray_DescrFromType(typenum))
     weights.bias = cnp.PyArray_BYTES(array)
     return array
 

@@ -7,6 +7,8 @@ import threading
 
 from cython.parallel cimport prange, threadid
 
+from fastconv._quota import cpu_quota
+
 cdef extern from *:
     """
     #ifdef _OPENMP
@@ -29,6 +31,11 @@ cdef bint pool_lost = False
 
 _local = threading.local()
 
+# Whoever sets OMP_NUM_THREADS, or another number through threadpoolctl, has decided. Otherwise OpenMP knows the CPUs
+# that there were when it was loaded, but not how much of their time there is.
+cdef int undecided = -1 if "OMP_NUM_THREADS" in os.environ else omp_get_max_threads()
+_quota = cpu_quota()
+
 
 def _after_fork():
     global pool_lost
@@ -42,8 +49,8 @@ if hasattr(os, "register_at_fork"):
 def get_workers():
     """Number of workers that ``workers=None`` means in this thread.
 
-    It is what `set_workers` has set, or else what OpenMP takes: the CPUs that this process may run on, or
-    ``OMP_NUM_THREADS``, or a limit set through threadpoolctl. One in a build without OpenMP.
+    It is what `set_workers` has set; or else what ``OMP_NUM_THREADS`` or threadpoolctl say; or else the CPUs that this
+    process may run on, but no more than its control group has CPU time for (Linux). One in a build without OpenMP.
 
     Returns
     -------
@@ -91,12 +98,21 @@ def set_workers(workers):
         _local.workers = before
 
 
+cdef int default_workers() except -1:
+    cdef int most = omp_get_max_threads()
+    if most != undecided:
+        return most
+    if hasattr(os, "sched_getaffinity"):
+        most = min(most, len(os.sched_getaffinity(0)))
+    return most if _quota is None else min(most, _quota)
+
+
 cdef int count_workers(object workers) except -1:
     """The number of workers that an argument `workers` asks for."""
     if workers is None:
         workers = getattr(_local, "workers", None)
         if workers is None:
-            return omp_get_max_threads()
+            return default_workers()
     try:
         number = operator.index(workers)
     except TypeError:

@@ -20,7 +20,7 @@ cdef enum:
     BLOCK_PIXELS = 400          # pixels of y in a block, about, and fewest of those that workers share
     LEAST_PIXELS = 100
     SMALL_IMAGE = 16 * 1024     # bytes that stay in the first-level cache wherever they lie
-    SUM_BYTES = 384 * 1024      # most that waits for the rest of its sum: with the stage, it is to fit a second-level cache
+    SUM_BYTES = 384 * 1024      # most that waits for the rest of its sum; with the stage it fits a second-level cache
 
 cdef struct FilterGrid:
     # How the work is cut. A block is rows x columns of y; a set of panels is computed at once; parts of the reduction
@@ -291,8 +291,9 @@ cdef inline void copy_row(char* to, const char* value, dim bytes, int piece) noe
     memcpy(to + bytes - piece, value + bytes - piece, piece)
 
 
-cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Image* x, dim first, dim count, int piece) noexcept nogil:
-    """Rows first .. first+count-1 of the filters for all tiles, [tile][row], `piece` bytes at a time; 0: term by term."""
+cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Image* x, dim first, dim count,
+                            int piece) noexcept nogil:
+    """Rows first .. first+count-1 of the filters for all tiles, [tile][row]; `piece` bytes at a time, or 0 by term."""
     cdef dim item = shape.item
     cdef dim c = first // shape.R
     cdef dim r = first - c * shape.R

@@ -11,7 +11,8 @@
 # [c][h][phase][column]. Phase f of a row holds columns f, f + q_step, ...: what neighbouring pixels see, side by side.
 # A table says where in a row each column of a filter begins.
 #
-# Packed weights: for each group, the table, S offsets; K vectors that hold each filter's bias in every lane; then, for each panel of up to PIXEL_MR filters,
+# Packed weights: the table, S offsets; for each group, K vectors that hold each filter's bias in every lane, then,
+# for each panel of up to PIXEL_MR filters,
 # [c][r][s][filter in panel].
 
 cdef enum:
@@ -219,8 +220,8 @@ cdef inline void pixel_block(const Shape* shape, const char* packed, const Image
                         nv -= 1     # the block is at least one vector wide
                     else:
                         q = block.q_last - nv * lanes
-                pixel_tile_any(&g, image + p * shape.p_step * x_h + q * item, weights, bias, <vec*> (y + p * g.y_p + q * item), km, mp,
-                               nv)
+                pixel_tile_any(&g, image + p * shape.p_step * x_h + q * item, weights, bias,
+                               <vec*> (y + p * g.y_p + q * item), km, mp, nv)
                 q += nv * lanes
             p += mp
         weights += km * shape.C * shape.R * shape.S * item
@@ -235,7 +236,7 @@ cdef struct PixelGrid:
 
 
 cdef inline PixelGrid pixel_grid(const Shape* shape) noexcept nogil:
-    """PIXEL_TASKS bands; where a task would take long, more bands, then strips, then sets. Staged rows fit STAGE_BYTES."""
+    """PIXEL_TASKS bands; where a task would take long, more bands, then strips, then sets. A stage fits STAGE_BYTES."""
     cdef PixelGrid grid
     cdef double work = <double> shape.P * shape.Q * shape.K * shape.C * shape.R * shape.S
     cdef dim tasks = <dim> min(1e9, work / TASK_WORK) + 1
