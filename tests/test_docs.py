@@ -1,6 +1,8 @@
-"""The examples in the docstrings of public names run, and print what they say."""
+"""The examples in the docstrings of public names and in README.md run, and print what they say."""
 
 import doctest
+import re
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +21,18 @@ def test_examples(name):
         report = []
         results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=report.append)
         assert results.failed == 0, "".join(report)
+
+
+def test_readme():
+    """Its pieces of Python, one after the other; results have the shapes that the comments beside them say."""
+    text = Path(__file__).parents[1].joinpath("README.md").read_text()
+    pieces = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    names = {}
+    said = 0
+    for piece in pieces:
+        exec(piece, names)
+        for name, shape in re.findall(r"^(\w+) = (?:.|\n )*?# (\(.*\))$", piece, re.MULTILINE):
+            assert names[name].shape == eval(shape), name
+            said += 1
+    assert len(pieces) >= 3
+    assert said >= 2

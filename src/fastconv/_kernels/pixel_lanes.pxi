@@ -16,7 +16,7 @@
 # [c][r][s][filter in panel].
 
 cdef enum:
-    PIXEL_TASKS = 32            # bands of rows: enough for many cores, few enough to cost nothing
+    PIXEL_TASKS = 32            # bands of rows in all images: enough for many cores, few enough to cost nothing
     WIDEST_STRIP = 2048         # columns
     NARROWEST_STRIP = 256
 
@@ -236,13 +236,13 @@ cdef struct PixelGrid:
 
 
 cdef inline PixelGrid pixel_grid(const Shape* shape) noexcept nogil:
-    """PIXEL_TASKS bands; where a task would take long, more bands, then strips, then sets. A stage fits STAGE_BYTES."""
+    """Bands; where a task would take long, more bands, then strips, then sets. A stage fits STAGE_BYTES."""
     cdef PixelGrid grid
     cdef double work = <double> shape.P * shape.Q * shape.K * shape.C * shape.R * shape.S
     cdef dim tasks = <dim> min(1e9, work / TASK_WORK) + 1
     cdef dim rows
     grid.tile = PIXEL_MR
-    grid.bands = min(ceil_div(shape.P, PIXEL_MR), max(PIXEL_TASKS, tasks))
+    grid.bands = min(ceil_div(shape.P, PIXEL_MR), max(ceil_div(PIXEL_TASKS, max(1, shape.N * shape.G)), tasks))
     grid.strips = max(1, shape.Q // WIDEST_STRIP)
     grid.sets = 1
     if pixel_staged(shape):
