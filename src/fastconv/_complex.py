@@ -30,9 +30,11 @@ def real_weights(w: Array, groups: int, conjugate: bool, dtype: Any) -> Array:
     """A bank (2 K, 2 C, R, S) of real filters for a filter or a bank of complex ones."""
     bank = w.reshape((1,) * (4 - w.ndim) + w.shape)
     bank = bank.reshape(groups, -1, *bank.shape[1:])
-    a, b = bank.real, (-bank.imag if conjugate else bank.imag)
+    a, b = bank.real.astype(dtype), bank.imag.astype(dtype)     # booleans and unsigned integers can't be negated
+    if conjugate:
+        b = -b
     rows = np.concatenate([np.concatenate([a, -b], axis=2), np.concatenate([b, a], axis=2)], axis=1)
-    return np.ascontiguousarray(rows.reshape(-1, *rows.shape[2:]), dtype)
+    return rows.reshape(-1, *rows.shape[2:])
 
 
 def real_bias(bias: Array, groups: int, dtype: Any) -> Array:
