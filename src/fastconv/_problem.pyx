@@ -182,8 +182,12 @@ cdef int set_pad_value(Problem* problem, object pad_value) except -1:
     cdef ndarray value
     memset(problem.pad, 0, 8)
     if pad_value is not ZERO and not problem.is_complex:
+        value = np.asarray(pad_value)
+        result = cnp.PyArray_DescrFromType(problem.result)
+        if value.dtype.kind == "c":
+            raise TypeError(f"pad_value is {pad_value!r}; expected a real number for a result of {result}")
         with np.errstate(all="ignore"):
-            value = np.asarray(pad_value).astype(cnp.PyArray_DescrFromType(problem.result))
+            value = value.astype(result)
             value = value.astype(cnp.PyArray_DescrFromType(problem.typenum))
         memcpy(problem.pad, cnp.PyArray_DATA(value), problem.shape.item)
     return 0
