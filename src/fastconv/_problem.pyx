@@ -397,8 +397,10 @@ cdef ndarray read_bias(const Problem* problem, object bias, Weights* weights):
         raise TypeError(f"bias has dtype {array.dtype}; expected numbers that cast to the result's dtype")
     if cnp.PyArray_NDIM(array) != 1 or cnp.PyArray_DIMS(array)[0] != filters:
         raise ValueError(f"bias has shape {np.shape(array)}; expected ({filters},), one value a filter")
-    typenum = problem.result if problem.is_complex else problem.typenum
-    array = np.ascontiguousarray(array, cnp.PyArray_DescrFromType(typenum))
+    # By way of the result's dtype: half precision rounds it, and a boolean is its truth.
+    array = np.ascontiguousarray(array, cnp.PyArray_DescrFromType(problem.result))
+    if not problem.is_complex:
+        array = np.ascontiguousarray(array, cnp.PyArray_DescrFromType(problem.typenum))
     weights.bias = cnp.PyArray_BYTES(array)
     return array
 
