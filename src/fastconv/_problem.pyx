@@ -454,7 +454,7 @@ cdef ndarray result_array(const Problem* problem, object out):
     if not cnp.PyArray_Check(out):
         raise TypeError(f"out is a {type(out).__name__}; expected a NumPy array or None")
     y = out
-    if cnp.PyArray_TYPE(y) != problem.result or not cnp.PyArray_ISNOTSWAPPED(y):
+    if not cnp.PyArray_EquivTypenums(cnp.PyArray_TYPE(y), problem.result) or not cnp.PyArray_ISNOTSWAPPED(y):
         raise TypeError(f"out has dtype {y.dtype}; expected {cnp.PyArray_DescrFromType(problem.result)}")
     if cnp.PyArray_NDIM(y) != problem.ndim or not cnp.PyArray_CompareLists(cnp.PyArray_DIMS(y), y_shape, problem.ndim):
         raise ValueError(f"out has shape {np.shape(y)}; expected {shape_tuple(problem.ndim, <dim*> y_shape)}")
