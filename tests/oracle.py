@@ -2,45 +2,137 @@
 
 import numpy as np
 
-WIDER = {"float32": np.float64, "float64": np.longdouble}
+WIDER = {
+    "float16": np.float64,
+    "bfloat16": np.float64,
+    "float32": np.float64,
+    "float64": np.longdouble,
+    "complex64": np.complex128,
+    "complex128": np.clongdouble,
+}
+COMPUTED_IN = {"float16": np.float32, "bfloat16": np.float32, "complex64": np.float32, "complex128": np.float64}
 assert np.finfo(np.longdouble).nmant > np.finfo(np.float64).nmant, "this platform has no type to check float64 with"
 
 
-def correlate(x, w, bias=None):
-    """What correlate(x, w, bias) should be, and how far each element may be from it.
+def pair(value):
+    """An option for rows and columns, of one integer for both or a pair."""
+    return (value, value) if isinstance(value, int) else value
+
+
+def pads(mode, padding, reach_r, reach_s):
+    """((top, bottom), (left, right)) for filters that reach so many rows and columns beyond their first."""
+    if mode == "full":
+        return (reach_r, reach_r), (reach_s, reach_s)
+    if mode == "same":  # of "full" what begins at reach // 2 and is as large as the image
+        return (reach_r - reach_r // 2, reach_r // 2), (reach_s - reach_s // 2, reach_s // 2)
+    rows, columns = pair(padding)
+    return pair(rows), pair(columns)
+
+
+def correlate(
+    x, w, bias=None, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, pad_mode="constant", pad_value=0,
+    dtype=None,
+):  # fmt: skip
+    """What correlate(x, w, bias, ...) should be, and how far each element may be from it.
 
     Parameters
     ----------
-    x : ndarray, (N, C, H, W)
-    w : ndarray, (K, C, R, S)
-    bias : ndarray, (K,), optional
+    x : ndarray, (N, G * C, H, W)
+    w : ndarray, (G * K, C, R, S)
+    bias : ndarray, (G * K,), optional
+    mode, stride, padding, dilation, groups, pad_mode, pad_value, dtype
+        As of the library.
 
     Returns
     -------
-    exact, bound : ndarray, (N, K, P, Q)
-        The sum in a wider type, and gamma * (abs(w) * abs(x) + abs(bias)), the contract of method "direct". A bias
-        counts as one term more.
+    exact : ndarray, (N, G * K, P, Q)
+        The sum in a wider type. Of integers and booleans, the very result: the sum modulo 2^bits, or whether any
+        term is true.
+    bound : ndarray
+        gamma * (abs(w) * abs(x) + abs(bias)), the contract of method "direct", and one rounding more where the result
+        is narrower than what it is computed in. A bias counts as one term more. Of complex sums, the bounds of the
+        real part and of the imaginary part, each a real sum of two terms for each product. Zero for integers.
     """
-    n, channels, height, width = x.shape
-    filters, _, rows, columns = w.shape
-    wider = WIDER[np.result_type(x, w).name]
-    exact = np.zeros((n, filters, height - rows + 1, width - columns + 1), wider)
-    total = np.zeros_like(exact)
+    dtype = np.dtype(np.result_type(x, w) if dtype is None else dtype)
+    floating = dtype.name in WIDER
+    wider = np.dtype(WIDER[dtype.name] if floating else np.uint64)
+    (p_step, q_step), (r_step, s_step) = pair(stride), pair(dilation)
+    rows, columns = w.shape[2:]
+    reach_r, reach_s = (rows - 1) * r_step, (columns - 1) * s_step
+    widths = (0, 0), (0, 0), *pads(mode, padding, reach_r, reach_s)
+    constants = {"constant_values": np.asarray(pad_value).astype(dtype)} if pad_mode == "constant" else {}
+    x = np.pad(x.astype(dtype), widths, pad_mode, **constants).astype(wider)
+    w = w.astype(dtype).astype(wider)
+    x = x.reshape(len(x), groups, 1, -1, *x.shape[2:])
+    w = w.reshape(groups, -1, *w.shape[1:])
+    height, width = x.shape[4] - reach_r, x.shape[5] - reach_s  # of the result with a stride of 1
+    sizes = len(x), groups, w.shape[1], len(range(0, height, p_step)), len(range(0, width, q_step))
+    exact, total = np.zeros(sizes, wider), np.zeros(sizes, wider)
     if bias is not None:
-        exact += bias[:, None, None]
-        total += abs(bias[:, None, None])
-    for c, r, s in np.ndindex(w.shape[1:]):
-        window = x[:, None, c, r : r + exact.shape[2], s : s + exact.shape[3]]
-        term = window * w[:, c, r, s, None, None].astype(wider)
-        exact += term
-        total += abs(term)
-    return exact, gamma(channels * rows * columns + (bias is not None), np.result_type(x, w)) * total
+        bias = bias.astype(dtype).astype(wider).reshape(groups, -1, 1, 1)
+        exact += bias
+        total += magnitude(bias)
+    for c, r, s in np.ndindex(w.shape[2:]):
+        top, left = r * r_step, s * s_step
+        window = x[:, :, :, c, top : top + height : p_step, left : left + width : q_step]
+        weight = w[:, :, c, r, s, None, None]
+        exact += window * weight.conj()
+        total += magnitude_of_product(magnitude(window), magnitude(weight))
+    exact, total = (array.reshape(len(x), -1, *sizes[3:]) for array in (exact, total))
+    if not floating:
+        return exact.astype(dtype), np.zeros(exact.shape)
+    computed_in = COMPUTED_IN.get(dtype.name, dtype)
+    terms = w[0, 0].size * (2 if dtype.kind == "c" else 1) + (bias is not None)
+    bound = gamma(terms, computed_in) * total
+    if np.dtype(computed_in) != dtype and dtype.kind != "c":
+        bound += rounding(abs(exact) + bound, dtype)
+    return exact, bound
+
+
+def convolve(x, w, bias=None, *, flip_channels=False, **options):
+    """The same of convolve, which reverses filters and doesn't conjugate them."""
+    w = np.flip(w, (1, 2, 3) if flip_channels else (2, 3))
+    return correlate(x, w.conj() if w.dtype.kind == "c" else w, bias, **options)
+
+
+def magnitude(z):
+    """Magnitudes of real and imaginary parts, as the parts of a complex number."""
+    return abs(z.real) + 1j * abs(z.imag) if z.dtype.kind == "c" else abs(z)
+
+
+def magnitude_of_product(a, b):
+    """Of the real sums that are the parts of a product, from the magnitudes of the factors."""
+    return (a * b.conj()).real + 1j * (a * b).imag if a.dtype.kind == "c" else a * b
+
+
+def within(y, exact, bound):
+    """Whether each element of y, or each part of it, is no further from the exact one than its bound."""
+    if bound.dtype.kind == "c":
+        return within(y.real, exact.real, bound.real) and within(y.imag, exact.imag, bound.imag)
+    if exact.dtype.kind in "biu":
+        return np.array_equal(y, exact)
+    return bool((abs(y.astype(exact.dtype) - exact) <= bound).all())
 
 
 def gamma(terms, dtype):
     """The relative error that a sum of products may gather: n * u / (1 - n * u)."""
     unit_roundoff = np.finfo(dtype).eps / 2
     return terms * unit_roundoff / (1 - terms * unit_roundoff)
+
+
+def rounding(values, dtype):
+    """The most that rounding to dtype can change values of this magnitude, normal or subnormal."""
+    info = finfo(dtype)
+    return np.maximum(values * float(info.eps) / 2, float(info.smallest_subnormal) / 2)
+
+
+def finfo(dtype):
+    """NumPy's, or that of ml_dtypes for bfloat16."""
+    if np.dtype(dtype).kind == "f":
+        return np.finfo(dtype)
+    import ml_dtypes  # noqa: PLC0415
+
+    return ml_dtypes.finfo(dtype)
 
 
 def integers(x, w):

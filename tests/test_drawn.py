@@ -1,0 +1,11 @@
+"""Drawn problems of every geometry and dtype, by the generator of differential.py, of which this is a sample."""
+
+import differential
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_a_drawn_problem(data):
+    differential.check(differential.draw(lambda values: data.draw(st.sampled_from(values))))
