@@ -21,9 +21,10 @@ def real_image(x: Array, groups: int, channels_last: bool, dtype: Any) -> Array:
     axis = -1 if channels_last or x.ndim == 2 else -3
     if x.ndim == 2:
         return np.stack([x.real, x.imag]).astype(dtype, copy=False)
-    parts = np.moveaxis(x, axis, 0).reshape(groups, -1, *np.moveaxis(x, axis, 0).shape[1:])
+    channels = np.moveaxis(x, axis, 0)
+    parts = channels.reshape(groups, len(channels) // groups, *channels.shape[1:])
     split = np.stack([parts.real, parts.imag], axis=1).astype(dtype, copy=False)
-    return np.moveaxis(split.reshape(-1, *split.shape[3:]), 0, axis)
+    return np.moveaxis(split.reshape(2 * len(channels), *channels.shape[1:]), 0, axis)
 
 
 def real_weights(w: Array, groups: int, conjugate: bool, dtype: Any) -> Array:
