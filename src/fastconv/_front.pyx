@@ -72,6 +72,10 @@ cdef object complex_steps(const Problem* problem):
     return problem.shape.p_step, problem.shape.q_step
 
 
+cdef object complex_dilation(const Problem* problem):
+    return problem.shape.r_step, problem.shape.s_step
+
+
 cdef object complex_layout(const Problem* problem):
     return "NHWC" if problem.shape.channels_last else "NCHW"
 
@@ -101,8 +105,9 @@ cdef ndarray compute(object x, object w, bint reverse, bint flip_channels, objec
     if problem.is_complex:
         part = compute(
             complex_image(problem, x_array, pad_value), complex_weights(problem, w_array, reverse, flip_channels),
-            reverse, False, "valid", complex_steps(problem), complex_padding(problem, pad_value), dilation, groups,
-            pad_mode, 0, complex_layout(problem), complex_bias(problem, bias_array), None, None, method, workers,
+            reverse, False, "valid", complex_steps(problem), complex_padding(problem, pad_value),
+            complex_dilation(problem), problem.shape.G, pad_mode, 0, complex_layout(problem),
+            complex_bias(problem, bias_array), None, None, method, workers,
         )
         _complex.store(part, y, problem.shape.G, problem.shape.channels_last)
         return y
@@ -349,8 +354,8 @@ cdef class Plan:
             self.real = Plan(
                 complex_weights(problem, w_array, reverse, flip_channels), complex_shape(problem, pad_value),
                 operation=operation, stride=complex_steps(problem), padding=complex_padding(problem, pad_value),
-                dilation=dilation, groups=groups, pad_mode=pad_mode, layout=complex_layout(problem),
-                bias=complex_bias(problem, bias_array), method=method, workers=workers,
+                dilation=complex_dilation(problem), groups=problem.shape.G, pad_mode=pad_mode,
+                layout=complex_layout(problem), bias=complex_bias(problem, bias_array), method=method, workers=workers,
             )
             self.method = self.real.method
             return

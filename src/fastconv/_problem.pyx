@@ -359,6 +359,16 @@ cdef ndarray converted(ndarray array, int typenum):
     return cnp.PyArray_FROM_OTF(array, typenum, flags)
 
 
+cdef int check_unchanged(ndarray array, str name, dim first, dim second, dim third, dim fourth) except -1:
+    """Raise unless the last axes are as they were: reading the other arguments may have run anybody's code."""
+    cdef int ndim = cnp.PyArray_NDIM(array)
+    cdef cnp.npy_intp sizes[4]
+    sizes[0], sizes[1], sizes[2], sizes[3] = first, second, third, fourth
+    if not 2 <= ndim <= 4 or not cnp.PyArray_CompareLists(cnp.PyArray_DIMS(array), sizes + 4 - ndim, ndim):
+        raise ValueError(f"{name} has shape {np.shape(array)}; expected the one that it had when the call began")
+    return 0
+
+
 cdef ndarray read_weights(const Problem* problem, ndarray w, bint reverse, bint flip_channels, Weights* weights):
     """Address and strides of w, read backwards along rows and columns, or channels, where a flip is asked for.
 
@@ -366,6 +376,7 @@ cdef ndarray read_weights(const Problem* problem, ndarray w, bint reverse, bint 
     """
     cdef int last = cnp.PyArray_NDIM(w) - 1
     cdef cnp.npy_intp* strides
+    check_unchanged(w, "w", problem.shape.G * problem.shape.K, problem.shape.C, problem.shape.R, problem.shape.S)
     if not usable(w, problem.typenum):
         w = converted(w, problem.typenum)
     strides = cnp.PyArray_STRIDES(w)
@@ -415,6 +426,10 @@ cdef ndarray read_image(const Problem* problem, ndarray x, Image* image):
     cdef int c = last if shape.channels_last else last - 2
     cdef int h = last - 2 if shape.channels_last else last - 1
     cdef cnp.npy_intp* strides
+    if shape.channels_last:
+        check_unchanged(x, "x", shape.N, shape.H, shape.W, shape.G * shape.C)
+    else:
+        check_unchanged(x, "x", shape.N, shape.G * shape.C, shape.H, shape.W)
     if not usable(x, problem.typenum) or (
         not shape.gathered and cnp.PyArray_STRIDES(x)[h + 1] != shape.item and shape.W > 1
     ):
@@ -438,17 +453,22 @@ cdef ndarray padding_map(const Problem* problem, dim size, dim before, dim after
     return np.pad(places, (before, after), PAD_MODES[problem.pad_mode])
 
 
-cdef ndarray result_array(const Problem* problem, object out):
-    """A new array for y, or `out` if it can take y."""
+cdef inline void result_sizes(const Problem* problem, cnp.npy_intp* sizes):
+    """Of y's four axes."""
     cdef const Shape* shape = &problem.shape
-    cdef cnp.npy_intp sizes[4]
-    cdef cnp.npy_intp* y_shape = sizes + 4 - problem.ndim
-    cdef ndarray y
     sizes[0] = shape.N
     if shape.channels_last:
         sizes[1], sizes[2], sizes[3] = shape.P, shape.Q, shape.G * shape.K
     else:
         sizes[1], sizes[2], sizes[3] = shape.G * shape.K, shape.P, shape.Q
+
+
+cdef ndarray result_array(const Problem* problem, object out):
+    """A new array for y, or `out` if it can take y."""
+    cdef cnp.npy_intp sizes[4]
+    cdef cnp.npy_intp* y_shape = sizes + 4 - problem.ndim
+    cdef ndarray y
+    result_sizes(problem, sizes)
     if out is None:
         return cnp.PyArray_EMPTY(problem.ndim, y_shape, problem.result, 0)
     if not cnp.PyArray_Check(out):
@@ -467,9 +487,11 @@ cdef ndarray result_array(const Problem* problem, object out):
 
 cdef ndarray computed_array(const Problem* problem, ndarray y):
     """y itself, or an array like it of the dtype that is computed in."""
+    cdef cnp.npy_intp sizes[4]
     if problem.typenum == problem.result:
         return y
-    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(y), cnp.PyArray_DIMS(y), problem.typenum, 0)
+    result_sizes(problem, sizes)
+    return cnp.PyArray_EMPTY(problem.ndim, sizes + 4 - problem.ndim, problem.typenum, 0)
 
 
 cdef int round_result(const Problem* problem, ndarray computed, ndarray y) except -1:
