@@ -11,8 +11,8 @@ from fastconv._kernels.kernel cimport dim, Image, Shape, Weights
 from fastconv._plan cimport execute, method_name, prepare, Recipe, release
 from fastconv._threads cimport count_workers
 from fastconv._problem cimport (
-    array_argument, check_overlap, computed_array, Problem, read_bias, read_image, read_shape, read_weights,
-    result_array, round_result, set_dtype, set_images, set_options, set_pad_value, set_sizes,
+    array_argument, check_overlap, computed_array, flag_argument, number_argument, Problem, read_bias, read_image,
+    read_shape, read_weights, result_array, round_result, set_dtype, set_images, set_options, set_pad_value, set_sizes,
 )
 
 cnp.import_array()
@@ -91,6 +91,7 @@ cdef ndarray compute(object x, object w, bint reverse, bint flip_channels, objec
     cdef Problem* problem = &recipe.problem
     cdef Image image
     cdef Weights weights
+    pad_value = number_argument(pad_value, "pad_value")
     set_options(problem, mode, stride, padding, dilation, groups, pad_mode, pad_value, layout)
     set_sizes(problem, cnp.PyArray_NDIM(x_array), <dim*> cnp.PyArray_DIMS(x_array), w_array)
     set_dtype(problem, x_array.dtype, w_array, dtype)
@@ -110,7 +111,7 @@ cdef ndarray compute(object x, object w, bint reverse, bint flip_channels, objec
             complex_bias(problem, bias_array), None, None, method, workers,
         )
         _complex.store(part, y, problem.shape.G, problem.shape.channels_last)
-        return y
+        return y if out is None else out
     computed = computed_array(problem, y)
     w_array = read_weights(problem, w_array, reverse, flip_channels, &weights)
     x_array = read_image(problem, x_array, &image)
@@ -120,7 +121,7 @@ cdef ndarray compute(object x, object w, bint reverse, bint flip_channels, objec
     finally:
         release(&recipe)
     round_result(problem, computed, y)
-    return y
+    return y if out is None else out
 
 
 def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, pad_mode="constant", pad_value=0,
@@ -263,6 +264,7 @@ def convolve(x, w, *, flip_channels=False, mode="valid", stride=1, padding=0, di
     array([[0., 1.],
            [2., 3.]])
     """
+    flip_channels = flag_argument(flip_channels, "flip_channels")
     return compute(x, w, True, flip_channels, mode, stride, padding, dilation, groups, pad_mode, pad_value, layout,
                    bias, out, dtype, method, workers)
 
@@ -334,8 +336,10 @@ cdef class Plan:
         cdef Problem* problem = &self.recipe.problem
         cdef dim sizes[4]
         cdef int ndim = read_shape(x_shape, sizes)
-        if operation not in ("correlate", "convolve"):
+        if not isinstance(operation, str) or operation not in ("correlate", "convolve"):
             raise ValueError(f"operation is {operation!r}; expected 'correlate' or 'convolve'")
+        flip_channels = flag_argument(flip_channels, "flip_channels")
+        pad_value = number_argument(pad_value, "pad_value")
         if flip_channels and operation == "correlate":
             raise ValueError("flip_channels is True; expected False with operation='correlate'")
         set_options(problem, mode, stride, padding, dilation, groups, pad_mode, pad_value, layout)
@@ -393,12 +397,12 @@ cdef class Plan:
         if problem.is_complex:
             _complex.store(self.real(complex_image(problem, x_array, self.pad_value)), y, problem.shape.G,
                            problem.shape.channels_last)
-            return y
+            return y if out is None else out
         computed = computed_array(problem, y)
         x_array = read_image(problem, x_array, &image)
         execute(&recipe, &image, cnp.PyArray_BYTES(computed), self.workers)
         round_result(problem, computed, y)
-        return y
+        return y if out is None else out
 
     cdef tuple sizes(self, channels, height, width):
         """A shape in the plan's layout, of as many axes as were planned."""

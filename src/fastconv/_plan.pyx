@@ -50,6 +50,8 @@ cdef int choose_method(object method, const Shape* shape) except -1:
     bits, for any number of images or workers.
     """
     cdef int number
+    if not isinstance(method, str):
+        raise ValueError(f"method is {method!r}; expected 'auto', 'direct', or one of {', '.join(map(repr, METHODS))}")
     if method == "auto" or method == "direct":
         return FILTERS if table.kernels[FILTERS].cost(shape) < table.kernels[PIXELS].cost(shape) else PIXELS
     if method not in METHODS:

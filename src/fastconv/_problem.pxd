@@ -13,6 +13,8 @@ cdef struct Problem:
     char pad[8]             # the pad value
 
 cdef ndarray array_argument(object value, str name)
+cdef object number_argument(object value, str name)
+cdef object flag_argument(object value, str name)
 cdef int set_options(Problem* problem, object mode, object stride, object padding, object dilation, object groups,
                      object pad_mode, object pad_value, object layout) except -1
 cdef int set_dtype(Problem* problem, object x_dtype, ndarray w, object dtype) except -1

@@ -3,6 +3,7 @@
 An error names the argument, shows what came and says what is expected, and comes before anything is written.
 """
 
+import itertools
 import operator
 
 import numpy as np
@@ -21,19 +22,21 @@ PAD_MODES = ("constant", "reflect", "symmetric", "edge", "wrap")
 LAYOUTS = ("NCHW", "NHWC")
 
 
+cdef ndarray as_array(object value, str name):
+    """value as an array, of no subclass; not copied where it is one or can be viewed as one."""
+    if cnp.PyArray_CheckExact(value):
+        return value
+    try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            return np.from_dlpack(value)
+        return np.asarray(value)
+    except Exception as error:
+        raise TypeError(f"{name} can't be read as an array: {error}") from error
+
+
 cdef ndarray array_argument(object value, str name):
-    """value as an array, not copied where it is one or can be viewed as one; the rest is NumPy's to convert."""
-    cdef ndarray array
-    if cnp.PyArray_Check(value):
-        array = value
-    else:
-        try:
-            if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-                array = np.from_dlpack(value)
-            else:
-                array = np.asarray(value)
-        except Exception as error:
-            raise TypeError(f"{name} can't be read as an array: {error}") from error
+    """x or w as an array that can be computed with."""
+    cdef ndarray array = as_array(value, name)
     if not (cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT or cnp.PyArray_TYPE(array) == cnp.NPY_DOUBLE):
         check_dtype(array.dtype, f"{name} has dtype")
     return array
@@ -54,7 +57,7 @@ cdef int pair(object value, str name, object given, dim least, dim* first, dim* 
         numbers = [operator.index(value)] * 2
     except TypeError:
         try:
-            numbers = [operator.index(number) for number in value]
+            numbers = [operator.index(number) for number in itertools.islice(value, 3)]
         except TypeError:
             raise TypeError(f"{name} is {given!r}; expected an integer or a pair of integers") from None
     if len(numbers) != 2 or min(numbers) < least or max(numbers) > MOST_BYTES:
@@ -66,7 +69,7 @@ cdef int pair(object value, str name, object given, dim least, dim* first, dim* 
 cdef int set_padding(Problem* problem, object padding) except -1:
     """padding as one integer, one for rows and one for columns, or ((top, bottom), (left, right))."""
     try:
-        sides = tuple(padding)
+        sides = tuple(itertools.islice(padding, 3))
         nested = len(sides) == 2 and all(not isinstance(side, (int, np.integer)) for side in sides)
     except TypeError:
         nested = False
@@ -84,6 +87,23 @@ cdef int set_padding(Problem* problem, object padding) except -1:
         pair(padding, "padding", padding, 0, &problem.top, &problem.left)
         problem.bottom, problem.right = problem.top, problem.left
     return 0
+
+
+cdef object number_argument(object value, str name):
+    """value as a Python or NumPy number: read once, whatever it is."""
+    cdef ndarray array
+    if value is ZERO:
+        return value
+    array = as_array(value, name)
+    if cnp.PyArray_NDIM(array) != 0 or array.dtype.kind not in "biufc":
+        raise TypeError(f"{name} is {value!r}; expected a number")
+    return array[()]
+
+
+cdef object flag_argument(object value, str name):
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}; expected True or False")
+    return bool(value)
 
 
 cdef int set_options(Problem* problem, object mode, object stride, object padding, object dilation, object groups,
@@ -120,10 +140,7 @@ cdef int set_options(Problem* problem, object mode, object stride, object paddin
             raise ValueError(f"pad_mode is {pad_mode!r}; expected one of {', '.join(map(repr, PAD_MODES))}")
         problem.pad_mode = PAD_MODES.index(pad_mode)
     if pad_value is not ZERO:
-        value = np.asarray(pad_value)
-        if value.ndim != 0 or value.dtype.kind not in "biufc":
-            raise TypeError(f"pad_value is {pad_value!r}; expected a number")
-        if problem.pad_mode != 0 and value != 0:
+        if problem.pad_mode != 0 and pad_value != 0:
             raise ValueError(f"pad_value is {pad_value!r} with pad_mode={pad_mode!r}; expected pad_mode='constant'")
     if layout is not NCHW:
         if not isinstance(layout, str) or layout not in LAYOUTS:
@@ -146,12 +163,14 @@ cdef int set_dtype(Problem* problem, object x_dtype, ndarray w, object dtype) ex
     if dtype is not None:
         try:
             wanted = np.dtype(dtype)
-        except TypeError:
-            raise TypeError(f"dtype is {dtype!r}; expected a NumPy dtype or None") from None
+        except Exception as error:
+            raise TypeError(f"dtype is {dtype!r}; expected a NumPy dtype or None") from error
         check_dtype(wanted, "dtype is")
         if not np.can_cast(result, wanted):
             raise TypeError(f"dtype is {wanted}; expected one that holds {result}, the dtype of x and w together")
         result = wanted
+    if result.char in "qQ":
+        result = np.dtype(f"{result.kind}8")    # int64's name in NumPy, of two C types that are the same
     problem.result = problem.typenum = result.num
     problem.is_complex = result.kind == "c"
     if problem.typenum == cnp.NPY_FLOAT:
@@ -185,7 +204,7 @@ cdef int set_pad_value(Problem* problem, object pad_value) except -1:
         value = np.asarray(pad_value)
         result = cnp.PyArray_DescrFromType(problem.result)
         if value.dtype.kind == "c":
-            raise TypeError(f"pad_value is {pad_value!r}; expected a real number for a result of {result}")
+            raise TypeError(f"pad_value is {pad_value!r}; expected a real number with a result of dtype {result}")
         with np.errstate(all="ignore"):
             value = value.astype(result)
             value = value.astype(cnp.PyArray_DescrFromType(problem.typenum))
@@ -310,7 +329,7 @@ cdef int check_bytes(const Problem* problem) except -1:
 cdef int read_shape(object x_shape, dim* sizes) except -1:
     """A shape argument into sizes; returns how many, at most 4."""
     try:
-        numbers = [operator.index(number) for number in x_shape]
+        numbers = [operator.index(number) for number in itertools.islice(x_shape, 5)]
     except TypeError:
         raise TypeError(f"x_shape is {x_shape!r}; expected a tuple of integers") from None
     if not 2 <= len(numbers) <= 4 or min(numbers) < 0:
@@ -402,7 +421,7 @@ cdef ndarray read_bias(const Problem* problem, object bias, Weights* weights):
     weights.bias = NULL
     if bias is None:
         return None
-    array = np.asarray(bias)
+    array = as_array(bias, "bias")
     kinds = "biufc" if problem.is_complex else "biuf"
     if array.dtype.kind not in kinds and array.dtype.name != "bfloat16" or array.dtype.char in "gG":
         raise TypeError(f"bias has dtype {array.dtype}; expected numbers that cast to the result's dtype")
@@ -473,7 +492,7 @@ cdef ndarray result_array(const Problem* problem, object out):
         return cnp.PyArray_EMPTY(problem.ndim, y_shape, problem.result, 0)
     if not cnp.PyArray_Check(out):
         raise TypeError(f"out is a {type(out).__name__}; expected a NumPy array or None")
-    y = out
+    y = as_array(out, "out")
     if not cnp.PyArray_EquivTypenums(cnp.PyArray_TYPE(y), problem.result) or not cnp.PyArray_ISNOTSWAPPED(y):
         raise TypeError(f"out has dtype {y.dtype}; expected {cnp.PyArray_DescrFromType(problem.result)}")
     if cnp.PyArray_NDIM(y) != problem.ndim or not cnp.PyArray_CompareLists(cnp.PyArray_DIMS(y), y_shape, problem.ndim):
