@@ -58,7 +58,7 @@ cdef int pair(object value, str name, object given, dim least, dim* first, dim* 
     except TypeError:
         try:
             numbers = [operator.index(number) for number in itertools.islice(value, 3)]
-        except TypeError:
+        except (TypeError, NotImplementedError):     # the latter from a memoryview
             raise TypeError(f"{name} is {given!r}; expected an integer or a pair of integers") from None
     if len(numbers) != 2 or min(numbers) < least or max(numbers) > MOST_BYTES:
         raise ValueError(f"{name} is {given!r}; expected an integer or a pair, of at least {least}")
@@ -71,7 +71,7 @@ cdef int set_padding(Problem* problem, object padding) except -1:
     try:
         sides = tuple(itertools.islice(padding, 3))
         nested = len(sides) == 2 and all(not isinstance(side, (int, np.integer)) for side in sides)
-    except TypeError:
+    except (TypeError, NotImplementedError):
         nested = False
     if nested:
         try:
@@ -330,7 +330,7 @@ cdef int read_shape(object x_shape, dim* sizes) except -1:
     """A shape argument into sizes; returns how many, at most 4."""
     try:
         numbers = [operator.index(number) for number in itertools.islice(x_shape, 5)]
-    except TypeError:
+    except (TypeError, NotImplementedError):
         raise TypeError(f"x_shape is {x_shape!r}; expected a tuple of integers") from None
     if not 2 <= len(numbers) <= 4 or min(numbers) < 0:
         raise ValueError(f"x_shape is {x_shape!r}; expected (C, H, W), (N, C, H, W) or (H, W), none negative")
