@@ -141,7 +141,7 @@ cdef int set_options(Problem* problem, object mode, object stride, object paddin
         problem.pad_mode = PAD_MODES.index(pad_mode)
     if pad_value is not ZERO:
         if problem.pad_mode != 0 and pad_value != 0:
-            raise ValueError(f"pad_value is {pad_value!r} with pad_mode={pad_mode!r}; expected pad_mode='constant'")
+            raise ValueError(f"pad_value is {pad_value} with pad_mode={pad_mode!r}; expected pad_mode='constant'")
     if layout is not NCHW:
         if not isinstance(layout, str) or layout not in LAYOUTS:
             raise ValueError(f"layout is {layout!r}; expected 'NCHW' or 'NHWC'")
@@ -204,7 +204,7 @@ cdef int set_pad_value(Problem* problem, object pad_value) except -1:
         value = np.asarray(pad_value)
         result = cnp.PyArray_DescrFromType(problem.result)
         if value.dtype.kind == "c":
-            raise TypeError(f"pad_value is {pad_value!r}; expected a real number with a result of dtype {result}")
+            raise TypeError(f"pad_value is {pad_value}; expected a real number with a result of dtype {result}")
         with np.errstate(all="ignore"):
             value = value.astype(result)
             value = value.astype(cnp.PyArray_DescrFromType(problem.typenum))
