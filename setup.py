@@ -71,6 +71,7 @@ class BuildWithOpenMP(build_ext):
             threads.extra_link_args += ["-fopenmp"]
         else:
             print("fastconv: this compiler has no OpenMP; building without threads", file=sys.stderr)
+        self.parallel = self.parallel or os.cpu_count()
         super().build_extensions()
 
     def has_openmp(self):

@@ -8,7 +8,7 @@ from numpy cimport ndarray
 from fastconv import _complex, _kernels
 
 from fastconv._kernels.kernel cimport dim, Image, Shape, Weights
-from fastconv._plan cimport execute, method_name, prepare, Recipe, release
+from fastconv._plan cimport execute, method_name, prepare, Recipe, release, Small
 from fastconv._threads cimport count_workers
 from fastconv._problem cimport (
     array_argument, check_overlap, computed_array, flag_argument, number_argument, Problem, read_bias, read_image,
@@ -88,13 +88,14 @@ cdef ndarray compute(object x, object w, bint reverse, bint flip_channels, objec
     cdef ndarray w_array = array_argument(w, "w")
     cdef ndarray y, computed, bias_array
     cdef Recipe recipe
+    cdef Small small
     cdef Problem* problem = &recipe.problem
     cdef Image image
     cdef Weights weights
     pad_value = number_argument(pad_value, "pad_value")
     set_options(problem, mode, stride, padding, dilation, groups, pad_mode, pad_value, layout)
     set_sizes(problem, cnp.PyArray_NDIM(x_array), <dim*> cnp.PyArray_DIMS(x_array), w_array)
-    set_dtype(problem, x_array.dtype, w_array, dtype)
+    set_dtype(problem, x_array, w_array, dtype)
     set_pad_value(problem, pad_value)
     bias_array = read_bias(problem, bias, &weights)
     y = result_array(problem, out)
@@ -116,7 +117,7 @@ cdef ndarray compute(object x, object w, bint reverse, bint flip_channels, objec
     w_array = read_weights(problem, w_array, reverse, flip_channels, &weights)
     x_array = read_image(problem, x_array, &image)
     try:
-        prepare(&recipe, method, &weights)
+        prepare(&recipe, method, &weights, &small)
         execute(&recipe, &image, cnp.PyArray_BYTES(computed), workers)
     finally:
         release(&recipe)
@@ -345,7 +346,7 @@ cdef class Plan:
         set_options(problem, mode, stride, padding, dilation, groups, pad_mode, pad_value, layout)
         count_workers(workers)
         set_sizes(problem, ndim, sizes, w_array)
-        set_dtype(problem, w_array.dtype, w_array, dtype)
+        set_dtype(problem, w_array, w_array, dtype)
         set_pad_value(problem, pad_value)
         bias_array = read_bias(problem, bias, &weights)
         self.planned_images = problem.shape.N
@@ -364,7 +365,7 @@ cdef class Plan:
             self.method = self.real.method
             return
         w_array = read_weights(problem, w_array, reverse, flip_channels, &weights)
-        prepare(&self.recipe, method, &weights)
+        prepare(&self.recipe, method, &weights, NULL)
         self.method = method_name(&self.recipe)
 
     def __dealloc__(self):

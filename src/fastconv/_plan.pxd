@@ -1,6 +1,13 @@
 from fastconv._kernels.kernel cimport dim, Image, Kernel, Weights
 from fastconv._problem cimport Problem
 
+cdef enum:
+    SMALL_BYTES = 2048
+
+cdef struct Small:
+    # Memory on the stack for a problem so small that allocating it would take a good part of its time.
+    char bytes[SMALL_BYTES + 64]
+
 cdef struct Recipe:
     # What is settled before an image is there: sizes, the kernel, and packed weights, which the recipe owns.
     Problem problem
@@ -8,10 +15,11 @@ cdef struct Recipe:
     int method
     double cycles               # predicted, of one image
     char* packed
+    bint owned                  # whether packed is to be freed
     dim* rows                   # of a padded image: see Image
     dim* columns
 
-cdef int prepare(Recipe* recipe, object method, const Weights* weights) except -1
+cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* small) except -1
 cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except -1
 cdef str method_name(const Recipe* recipe)
 cdef void release(Recipe* recipe) noexcept

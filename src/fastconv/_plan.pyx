@@ -81,17 +81,33 @@ cdef dim* copied_map(ndarray places) except NULL:
     return <dim*> memory
 
 
-cdef int prepare(Recipe* recipe, object method, const Weights* weights) except -1:
-    """Choose the kernel, pack the weights, map the padding. The recipe's problem is set; release() frees all of it."""
+cdef char* small_memory(Small* small, dim size):
+    """`size` bytes of small on a 64-byte boundary, if there are as many; or NULL."""
+    if small == NULL or size > SMALL_BYTES:
+        return NULL
+    return small.bytes + (-<size_t> small.bytes) % 64
+
+
+cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* small) except -1:
+    """Choose the kernel, pack the weights, map the padding. The recipe's problem is set; release() frees all of it.
+
+    With `small`, weights may be packed there.
+    """
     cdef const Problem* problem = &recipe.problem
     cdef const Shape* shape = &recipe.problem.shape
+    cdef dim size
+    recipe.owned = False
     recipe.packed = NULL
     recipe.rows = NULL
     recipe.columns = NULL
     recipe.method = choose_method(method, shape)
     recipe.kernel = &table.kernels[recipe.method]
     recipe.cycles = recipe.kernel.cost(shape)
-    recipe.packed = allocate(recipe.kernel.packed_bytes(shape), "packed weights")
+    size = recipe.kernel.packed_bytes(shape)
+    recipe.packed = small_memory(small, size)
+    if recipe.packed == NULL:
+        recipe.packed = allocate(size, "packed weights")
+        recipe.owned = True
     recipe.kernel.pack(shape, weights, recipe.packed)
     if problem.top or problem.bottom or problem.left or problem.right:
         recipe.rows = copied_map(padding_map(problem, shape.H, problem.top, problem.bottom))
@@ -100,7 +116,8 @@ cdef int prepare(Recipe* recipe, object method, const Weights* weights) except -
 
 
 cdef void release(Recipe* recipe) noexcept:
-    free(recipe.packed)
+    if recipe.owned:
+        free(recipe.packed)
     free(recipe.rows)
     free(recipe.columns)
     recipe.packed = NULL
@@ -134,6 +151,8 @@ cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except
     cdef int threads = 1
     cdef dim first = 0, last, stretch
     cdef Call call
+    cdef Small small
+    cdef char* allocated = NULL
     if workers is not None or cycles > ALONE:
         threads = count_workers(workers)
         if cycles <= ALONE:
@@ -149,8 +168,10 @@ cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except
     call.workspace = NULL
     call.workspace_bytes = recipe.kernel.workspace_bytes(shape, threads)
     threads = <int> min(<dim> threads, tasks)
-    if call.workspace_bytes > 0:
-        call.workspace = allocate(threads * call.workspace_bytes, "workspace")
+    if threads == 1:
+        call.workspace = small_memory(&small, call.workspace_bytes)
+    if call.workspace == NULL:
+        call.workspace = allocated = allocate(threads * call.workspace_bytes, "workspace")
     try:
         if cycles <= HELD:
             run_tasks(run_task, &call, 0, tasks, 1)
@@ -163,5 +184,5 @@ cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except
                 first = last
                 PyErr_CheckSignals()
     finally:
-        free(call.workspace)
+        free(allocated)
     return 0

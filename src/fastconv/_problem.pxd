@@ -17,7 +17,7 @@ cdef object number_argument(object value, str name)
 cdef object flag_argument(object value, str name)
 cdef int set_options(Problem* problem, object mode, object stride, object padding, object dilation, object groups,
                      object pad_mode, object pad_value, object layout) except -1
-cdef int set_dtype(Problem* problem, object x_dtype, ndarray w, object dtype) except -1
+cdef int set_dtype(Problem* problem, ndarray x, ndarray w, object dtype) except -1
 cdef int set_pad_value(Problem* problem, object pad_value) except -1
 cdef int set_sizes(Problem* problem, int x_ndim, const dim* x_shape, ndarray w) except -1
 cdef int read_shape(object x_shape, dim* sizes) except -1

@@ -157,9 +157,21 @@ cdef object ZERO = 0
 cdef object ONE = 1
 
 
-cdef int set_dtype(Problem* problem, object x_dtype, ndarray w, object dtype) except -1:
+cdef inline void set_computed(Problem* problem, int typenum):
+    """A dtype that is computed in itself, float32 or float64."""
+    problem.result = problem.typenum = typenum
+    problem.is_complex = False
+    problem.shape.dtype = FLOAT32 if typenum == cnp.NPY_FLOAT else FLOAT64
+    problem.shape.item = 4 if typenum == cnp.NPY_FLOAT else 8
+
+
+cdef int set_dtype(Problem* problem, ndarray x, ndarray w, object dtype) except -1:
     """The result's dtype, NumPy's for x and w together or a wider one that is asked for, and what it is computed in."""
-    result = w.dtype if x_dtype is w.dtype else np.result_type(x_dtype, w.dtype)
+    cdef int typenum = cnp.PyArray_TYPE(w)
+    if (typenum == cnp.NPY_FLOAT or typenum == cnp.NPY_DOUBLE) and cnp.PyArray_TYPE(x) == typenum and dtype is None:
+        set_computed(problem, typenum)
+        return 0
+    result = np.result_type(x.dtype, w.dtype)
     if dtype is not None:
         try:
             wanted = np.dtype(dtype)
@@ -171,15 +183,11 @@ cdef int set_dtype(Problem* problem, object x_dtype, ndarray w, object dtype) ex
         result = wanted
     if result.char in "qQ":
         result = np.dtype(f"{result.kind}8")    # int64's name in NumPy, of two C types that are the same
-    problem.result = problem.typenum = result.num
+    set_computed(problem, result.num)
     problem.is_complex = result.kind == "c"
-    if problem.typenum == cnp.NPY_FLOAT:
-        problem.shape.dtype = FLOAT32
-        problem.shape.item = 4
-    elif problem.typenum == cnp.NPY_DOUBLE:
-        problem.shape.dtype = FLOAT64
-        problem.shape.item = 8
-    elif result.kind in "biu":
+    if problem.typenum == cnp.NPY_FLOAT or problem.typenum == cnp.NPY_DOUBLE:
+        return 0
+    if result.kind in "biu":
         # Integers of less than 32 bits are the low bits of what 32 bits compute; the sign makes no difference.
         problem.shape.item = max(4, result.itemsize)
         problem.shape.dtype = INT32 if problem.shape.item == 4 else INT64
