@@ -70,7 +70,7 @@ cdef int set_padding(Problem* problem, object padding) except -1:
     """padding as one integer, one for rows and one for columns, or ((top, bottom), (left, right))."""
     try:
         sides = tuple(itertools.islice(padding, 3))
-        nested = len(sides) == 2 and all(not isinstance(side, (int, np.integer)) for side in sides)
+        nested = len(sides) == 2 and not any(isinstance(side, int) or isinstance(side, np.integer) for side in sides)
     except (TypeError, NotImplementedError):
         nested = False
     if nested:
@@ -101,7 +101,7 @@ cdef object number_argument(object value, str name):
 
 
 cdef object flag_argument(object value, str name):
-    if not isinstance(value, (bool, np.bool_)):
+    if type(value) not in (bool, np.bool_):
         raise TypeError(f"{name} is {value!r}; expected True or False")
     return bool(value)
 
