@@ -11,8 +11,9 @@ from fastconv._kernels.kernel cimport dim, Image, Shape, Weights
 from fastconv._plan cimport execute, method_name, prepare, Recipe, release, Small
 from fastconv._threads cimport count_workers
 from fastconv._problem cimport (
-    array_argument, check_overlap, computed_array, flag_argument, number_argument, Problem, read_bias, read_image,
-    read_shape, read_weights, result_array, round_result, set_dtype, set_images, set_options, set_pad_value, set_sizes,
+    array_argument, check_image, check_overlap, check_weights, computed_array, flag_argument, number_argument, Problem,
+    read_bias, read_image, read_shape, read_weights, result_array, round_result, set_dtype, set_images, set_options,
+    set_pad_value, set_sizes,
 )
 
 cnp.import_array()
@@ -32,6 +33,7 @@ cdef bint pads_first(const Problem* problem, object pad_value):
 
 
 cdef ndarray complex_image(const Problem* problem, ndarray x, object pad_value):
+    check_image(problem, x)
     if pads_first(problem, pad_value):
         widths = [(0, 0)] * (x.ndim - 2) + [(problem.top, problem.bottom), (problem.left, problem.right)]
         if problem.shape.channels_last:
@@ -53,6 +55,7 @@ cdef tuple complex_shape(const Problem* problem, object pad_value):
 
 
 cdef ndarray complex_weights(const Problem* problem, ndarray w, bint reverse, bint flip_channels):
+    check_weights(problem, w)
     if flip_channels and w.ndim > 2:
         w = w[..., ::-1, :, :]
     return _complex.real_weights(w, problem.shape.G, not reverse, real_dtype(problem))

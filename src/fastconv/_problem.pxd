@@ -22,6 +22,8 @@ cdef int set_pad_value(Problem* problem, object pad_value) except -1
 cdef int set_sizes(Problem* problem, int x_ndim, const dim* x_shape, ndarray w) except -1
 cdef int read_shape(object x_shape, dim* sizes) except -1
 cdef int set_images(Problem* problem, ndarray x) except -1
+cdef int check_image(const Problem* problem, ndarray x) except -1
+cdef int check_weights(const Problem* problem, ndarray w) except -1
 cdef ndarray read_weights(const Problem* problem, ndarray w, bint reverse, bint flip_channels, Weights* weights)
 cdef ndarray read_bias(const Problem* problem, object bias, Weights* weights)
 cdef ndarray read_image(const Problem* problem, ndarray x, Image* image)

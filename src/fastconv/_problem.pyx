@@ -396,6 +396,18 @@ cdef int check_unchanged(ndarray array, str name, dim first, dim second, dim thi
     return 0
 
 
+cdef int check_image(const Problem* problem, ndarray x) except -1:
+    cdef const Shape* shape = &problem.shape
+    if shape.channels_last:
+        return check_unchanged(x, "x", shape.N, shape.H, shape.W, shape.G * shape.C)
+    return check_unchanged(x, "x", shape.N, shape.G * shape.C, shape.H, shape.W)
+
+
+cdef int check_weights(const Problem* problem, ndarray w) except -1:
+    cdef const Shape* shape = &problem.shape
+    return check_unchanged(w, "w", shape.G * shape.K, shape.C, shape.R, shape.S)
+
+
 cdef ndarray read_weights(const Problem* problem, ndarray w, bint reverse, bint flip_channels, Weights* weights):
     """Address and strides of w, read backwards along rows and columns, or channels, where a flip is asked for.
 
@@ -403,7 +415,7 @@ cdef ndarray read_weights(const Problem* problem, ndarray w, bint reverse, bint 
     """
     cdef int last = cnp.PyArray_NDIM(w) - 1
     cdef cnp.npy_intp* strides
-    check_unchanged(w, "w", problem.shape.G * problem.shape.K, problem.shape.C, problem.shape.R, problem.shape.S)
+    check_weights(problem, w)
     if not usable(w, problem.typenum):
         w = converted(w, problem.typenum)
     strides = cnp.PyArray_STRIDES(w)
@@ -453,10 +465,7 @@ cdef ndarray read_image(const Problem* problem, ndarray x, Image* image):
     cdef int c = last if shape.channels_last else last - 2
     cdef int h = last - 2 if shape.channels_last else last - 1
     cdef cnp.npy_intp* strides
-    if shape.channels_last:
-        check_unchanged(x, "x", shape.N, shape.H, shape.W, shape.G * shape.C)
-    else:
-        check_unchanged(x, "x", shape.N, shape.G * shape.C, shape.H, shape.W)
+    check_image(problem, x)
     if not usable(x, problem.typenum) or (
         not shape.gathered and cnp.PyArray_STRIDES(x)[h + 1] != shape.item and shape.W > 1
     ):
