@@ -106,7 +106,7 @@ def draw(pick):
     result = np.result_type(np.dtype(x_dtype), np.dtype(w_dtype))
     # float16 overflows for the products of integers of 8 bits.
     wider = [wide for wide in DTYPES if np.can_cast(result, np.dtype(wide)) and wide != "float16"]
-    dtype = pick((None, None, None, pick(wider or [None])))
+    dtype = pick((None, None, None, pick(wider)))
     return Case(
         pick(("correlate", "convolve")), N, groups, C, H, W, K, R, S, mode, stride, padding, dilation, pad_mode,
         pick((0, 0, 1, -3, 2.5)) if pad_mode == "constant" else 0, pick(("NCHW", "NCHW", "NHWC")),
@@ -171,12 +171,9 @@ def torch_sum(case, x, w):
     """The sum by torch.nn.functional.conv2d in double precision, or None."""
     if torch is None or case.pad_mode not in TORCH_PAD_MODE or case.result.kind in "biu":
         return None
-    (top, bottom), (left, right) = oracle.pads(
-        case.mode,
-        case.padding,
-        (case.R - 1) * oracle.pair(case.dilation)[0],
-        (case.S - 1) * oracle.pair(case.dilation)[1],
-    )
+    r_step, s_step = oracle.pair(case.dilation)
+    pads = oracle.pads(case.mode, case.padding, (case.R - 1) * r_step, (case.S - 1) * s_step)
+    (top, bottom), (left, right) = pads
     if case.pad_mode == "reflect" and (max(top, bottom) >= case.H or max(left, right) >= case.W):
         return None
     if case.pad_mode == "wrap" and (max(top, bottom) > case.H or max(left, right) > case.W):

@@ -77,7 +77,8 @@ def correlate(
         window = x[:, :, :, c, top : top + height : p_step, left : left + width : q_step]
         weight = w[:, :, c, r, s, None, None]
         exact += window * weight.conj()
-        total += magnitude_of_product(magnitude(window), magnitude(weight))
+        if floating:
+            total += magnitude_of_product(magnitude(window), magnitude(weight))
     exact, total = (array.reshape(len(x), -1, *sizes[3:]) for array in (exact, total))
     if not floating:
         return exact.astype(dtype), np.zeros(exact.shape)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(st.data())
 def test_a_drawn_problem(data):
     differential.check(differential.draw(lambda values: data.draw(st.sampled_from(values))))

@@ -1,0 +1,348 @@
+"""Modes, padding, stride, dilation and groups: every one against the oracle and SciPy, and against one another."""
+
+import itertools
+
+import numpy as np
+import oracle
+import pytest
+import scipy.signal
+from cases import same_bits
+
+import fastconv
+
+KERNELS = ("direct-pixels", "direct-filters")
+PAD_MODES = ("constant", "reflect", "symmetric", "edge", "wrap")
+OPERATIONS = pytest.mark.parametrize("operation", ["correlate", "convolve"])
+
+
+def integers(rng, *size, dtype="float64"):
+    """Small integers, whose sums are exact in any order: what is equal must have equal bits."""
+    return rng.integers(-8, 9, size).astype(dtype)
+
+
+def arrays(*, N=1, C=3, H=11, W=40, K=5, R=3, S=2, groups=1, dtype="float64", seed=0):
+    """x, w and bias; C and K are of a group."""
+    rng = np.random.default_rng(seed)
+    sizes = (N, groups * C, H, W), (groups * K, C, R, S), (groups * K,)
+    return [integers(rng, *size, dtype=dtype) for size in sizes]
+
+
+def results(x, w, operation="correlate", **options):
+    """Of each method that can compute it; there is always one."""
+    for method in KERNELS:
+        try:
+            yield getattr(fastconv, operation)(x, w, method=method, **options)
+        except ValueError as error:
+            if method != "direct-pixels" or "which can't compute outputs" not in str(error):
+                raise
+
+
+def check(x, w, bias, *, operation="correlate", **options):
+    """Exact by each method, and nothing written beside the result."""
+    exact, _ = getattr(oracle, operation)(*(array.astype(np.int64) for array in (x, w, bias)), **options)
+    memory = np.full(exact.size + 128, 77, x.dtype)
+    out = memory[64:-64].reshape(exact.shape)
+    for y in results(x, w, operation, bias=bias, out=out, **options):
+        assert np.array_equal(y, exact), options
+        assert (memory[:64] == 77).all()
+        assert (memory[-64:] == 77).all()
+
+
+# Each option alone and with others.
+
+STEPS = [1, 2, 3, (1, 2), (2, 1), (4, 3), (1, 17), (13, 1), 50]
+PADDINGS = [0, 1, 2, (0, 3), (4, 0), ((1, 0), (0, 2)), ((0, 3), (5, 0)), ((30, 0), (0, 90)), 50]
+MODES = [("valid", padding) for padding in PADDINGS] + [("same", 0), ("full", 0)]
+
+
+@pytest.mark.parametrize(("mode", "padding"), MODES)
+@pytest.mark.parametrize("pad_mode", PAD_MODES)
+def test_padding(mode, padding, pad_mode, dtype):
+    """Filters of odd and even sizes, and one larger than the image, of which padding is a multiple."""
+    for H, W, R, S in ((11, 40, 3, 2), (8, 35, 4, 5), (1, 1, 1, 1), (2, 33, 2, 31), (5, 7, 6, 9)):
+        x, w, bias = arrays(C=2, H=H, W=W, K=3, R=R, S=S, dtype=dtype)
+        options = {"mode": mode, "padding": padding, "pad_mode": pad_mode}
+        (top, bottom), (left, right) = oracle.pads(mode, padding, R - 1, S - 1)
+        if H + top + bottom >= R and W + left + right >= S:
+            check(x, w, bias, **options)
+            if pad_mode == "constant":
+                check(x, w, bias, pad_value=-5, **options)
+
+
+@pytest.mark.parametrize("stride", STEPS)
+@pytest.mark.parametrize("dilation", STEPS)
+def test_steps(stride, dilation, dtype):
+    for R, S, mode in ((3, 4, "same"), (2, 3, "full"), (1, 1, "valid"), (2, 2, "valid")):
+        reach_r, reach_s = ((taps - 1) * step for taps, step in zip((R, S), oracle.pair(dilation), strict=True))
+        x, w, bias = arrays(C=2, H=9 + reach_r, W=75 + reach_s, K=4, R=R, S=S, dtype=dtype)
+        check(x, w, bias, mode=mode, stride=stride, dilation=dilation)
+
+
+@pytest.mark.parametrize(
+    ("groups", "C", "K"),
+    [(2, 3, 5), (3, 1, 1), (7, 1, 1), (5, 1, 4), (2, 17, 33), (4, 2, 1), (1, 1, 1), (3, 4, 65)],
+)
+@pytest.mark.parametrize("N", [1, 3])
+def test_groups(groups, C, K, N, dtype):
+    """Depthwise and with a multiplier too, narrow and wide, where rows are read in place and where they are staged."""
+    for W in (4, 20, 70):
+        x, w, bias = arrays(N=N, C=C, W=W, K=K, groups=groups, dtype=dtype)
+        check(x, w, bias, groups=groups)
+        check(x, w, bias, groups=groups, padding=1)
+        check(x, w, bias, groups=groups, stride=2, dilation=(2, 1), mode="full", operation="convolve")
+
+
+# Sizes about the tiles: up to 14 pixels or 6 rows, vectors of 2 to 16 lanes, blocks of 400 pixels, strips of 512 staged
+# columns.
+
+SIZES = (*range(1, 20), *range(31, 35), 47, 48, 49, 64, 65)
+EDGES = {
+    "Q": [{"W": size, "H": 4} for size in SIZES],
+    "P": [{"H": size, "W": 19} for size in range(1, 30)],
+    "K": [{"K": size, "W": 9} for size in SIZES],
+    "C": [{"C": size, "W": 9} for size in (1, 2, 3, 5, 8, 17, 40)],
+    "S": [{"S": size, "W": 33, "H": 3} for size in (1, 2, 4, 7, 12, 19)],
+    "R": [{"R": size, "H": 14} for size in (1, 2, 4, 5, 6, 7, 8, 14)],
+    "blocks": [{"W": size, "H": 3, "C": 1, "K": 3} for size in (399, 400, 401, 511, 512, 513, 801, 1023, 1024, 1025)],
+    "terms": [{"C": size, "W": 8, "H": 4, "K": 3, "R": 3, "S": 3} for size in (56, 57, 128, 129, 257, 500)],
+}
+WAYS = {
+    "padded": {"padding": ((1, 2), (2, 1))},
+    "stride 2": {"mode": "full", "stride": 2},
+    "stride 3": {"mode": "full", "stride": (2, 3)},
+    "dilated": {"mode": "full", "dilation": (2, 3)},
+    "stride and dilation": {"mode": "same", "stride": 2, "dilation": 3},
+    "grouped": {"mode": "same", "groups": 2},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("edge", EDGES)
+def test_edges(edge, way, dtype):
+    for sizes in EDGES[edge]:
+        options = WAYS[way]
+        x, w, bias = arrays(**({"C": 2, "K": 5, "H": 6} | sizes), groups=options.get("groups", 1), dtype=dtype)
+        if way == "padded" and (x.shape[2] + 3 < w.shape[2] or x.shape[3] + 3 < w.shape[3]):
+            continue
+        check(x, w, bias, **options)
+
+
+def test_images_without_pixels(dtype):
+    """There is nothing to pad with but a pad value."""
+    x, w, bias = arrays(H=0, dtype=dtype)
+    check(x, w, bias, mode="full", pad_value=3)
+    with pytest.raises(ValueError, match="expected pixels to pad with"):
+        fastconv.correlate(x, w, mode="full", pad_mode="edge")
+
+
+# Against SciPy, which has some of it.
+
+
+def total_of_planes(sum2d, x, w, **options):
+    return np.stack([sum(sum2d(x[0, c], filter_[c], **options) for c in range(len(filter_))) for filter_ in w])
+
+
+FILTERS = pytest.mark.parametrize(("R", "S"), [(1, 1), (2, 2), (3, 3), (2, 3), (4, 1), (5, 6)])
+
+
+@FILTERS
+@OPERATIONS
+@pytest.mark.parametrize("mode", ["valid", "same", "full"])
+def test_modes_are_those_of_scipy(mode, operation, R, S):
+    """Of scipy.signal.correlate and convolve in two dimensions, for even filters too."""
+    x, w, _ = arrays(R=R, S=S)
+    theirs = total_of_planes(getattr(scipy.signal, operation), x, w, mode=mode, method="direct")
+    assert np.array_equal(getattr(fastconv, operation)(x[0], w, mode=mode), theirs)
+
+
+BOUNDARIES = pytest.mark.parametrize(
+    ("pad_mode", "boundary"), [("constant", "fill"), ("wrap", "wrap"), ("symmetric", "symm")]
+)
+
+
+@FILTERS
+@OPERATIONS
+@BOUNDARIES
+def test_boundaries_are_those_of_scipy(pad_mode, boundary, operation, R, S):
+    x, w, _ = arrays(R=R, S=S)
+    value = 4 if pad_mode == "constant" else 0
+    sum2d = getattr(scipy.signal, operation + "2d")
+    theirs = total_of_planes(sum2d, x, w, mode="full", boundary=boundary, fillvalue=value)
+    y = getattr(fastconv, operation)(x[0], w, mode="full", pad_mode=pad_mode, pad_value=value)
+    assert np.array_equal(y, theirs)
+
+
+@FILTERS
+@BOUNDARIES
+def test_same_of_correlate2d_is_a_padding(pad_mode, boundary, R, S):
+    """Its "same" begins a pixel later for even filters; convolve2d's is ours."""
+    x, w, _ = arrays(R=R, S=S)
+    theirs = total_of_planes(scipy.signal.correlate2d, x, w, mode="same", boundary=boundary)
+    padding = ((R - 1) // 2, R // 2), ((S - 1) // 2, S // 2)
+    assert np.array_equal(fastconv.correlate(x[0], w, padding=padding, pad_mode=pad_mode), theirs)
+    theirs = total_of_planes(scipy.signal.convolve2d, x, w, mode="same", boundary=boundary)
+    assert np.array_equal(fastconv.convolve(x[0], w, mode="same", pad_mode=pad_mode), theirs)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_padding_same_of_torch():
+    torch = pytest.importorskip("torch")
+    for R, S, dilation in ((3, 3, 1), (2, 4, 1), (2, 3, 3), (1, 6, 2)):
+        x, w, _ = arrays(R=R, S=S)
+        theirs = torch.nn.functional.conv2d(
+            torch.from_numpy(x), torch.from_numpy(w), padding="same", dilation=dilation
+        ).numpy()
+        reach_r, reach_s = (R - 1) * dilation, (S - 1) * dilation
+        padding = (reach_r // 2, reach_r - reach_r // 2), (reach_s // 2, reach_s - reach_s // 2)
+        assert np.array_equal(fastconv.correlate(x, w, padding=padding, dilation=dilation), theirs)
+
+
+# What each option means in terms of the others. Bits are compared, of real values.
+
+
+def reals(seed=0, *, N=2, C=3, H=12, W=45, K=6, R=3, S=4, groups=1):
+    rng = np.random.default_rng(seed)
+    sizes = (N, groups * C, H, W), (groups * K, C, R, S), (groups * K,)
+    return [rng.standard_normal(size).astype("float32") for size in sizes]
+
+
+@pytest.mark.parametrize("method", KERNELS)
+@pytest.mark.parametrize("stride", STEPS)
+def test_stride_leaves_out_results(stride, method):
+    x, w, bias = reals(W=290, H=40)
+    p_step, q_step = oracle.pair(stride)
+    options = {"bias": bias, "mode": "same", "dilation": (2, 1), "method": method}
+    every = fastconv.correlate(x, w, **options)
+    if method == "direct-pixels" and q_step > 17:
+        options["method"] = "auto"
+    y = fastconv.correlate(x, w, stride=stride, **options)
+    assert same_bits(y, np.ascontiguousarray(every[:, :, ::p_step, ::q_step]))
+
+
+@pytest.mark.parametrize("method", KERNELS)
+@pytest.mark.parametrize("dilation", STEPS[:-1])
+def test_dilation_is_a_filter_with_zeros_between(dilation, method):
+    """Zeros change no bits of a sum of finite values, which begins at the bias."""
+    r_step, s_step = oracle.pair(dilation)
+    x, w, bias = reals(H=2 * r_step + 9, W=3 * s_step + 40)
+    spread = np.zeros((*w.shape[:2], 2 * r_step + 1, 3 * s_step + 1), w.dtype)
+    spread[:, :, ::r_step, ::s_step] = w
+    for options in ({}, {"stride": 2}, {"mode": "same"}, {"padding": (1, 2), "pad_mode": "wrap"}):
+        y = fastconv.correlate(x, w, bias=bias, dilation=dilation, method=method, **options)
+        assert same_bits(y, fastconv.correlate(x, spread, bias=bias, method=method, **options)), options
+
+
+@pytest.mark.parametrize("method", KERNELS)
+def test_groups_are_correlations_side_by_side(method):
+    for options in ({}, {"stride": 2}, {"mode": "full", "dilation": 2}, {"padding": 3, "pad_mode": "reflect"}):
+        for groups in (1, 2, 5):
+            x, w, bias = reals(groups=groups)
+            alone = [
+                fastconv.correlate(*parts[:2], bias=parts[2], method=method, **options)
+                for parts in zip(np.split(x, groups, 1), np.split(w, groups), np.split(bias, groups), strict=True)
+            ]
+            y = fastconv.correlate(x, w, bias=bias, groups=groups, method=method, **options)
+            assert same_bits(y, np.concatenate(alone, axis=1))
+
+
+@pytest.mark.parametrize("method", KERNELS)
+@pytest.mark.parametrize("pad_mode", PAD_MODES)
+def test_padding_is_a_larger_image(pad_mode, method):
+    x, w, bias = reals()
+    for (top, bottom), (left, right) in (((1, 2), (3, 0)), ((25, 0), (0, 100)), ((0, 0), (1, 1))):
+        for value in (0, 2.5) if pad_mode == "constant" else (0,):
+            constants = {"constant_values": value} if pad_mode == "constant" else {}
+            padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), pad_mode, **constants)
+            for options in ({}, {"stride": 2}, {"dilation": 3}):
+                options |= {"bias": bias, "method": method}
+                padding = {"padding": ((top, bottom), (left, right)), "pad_mode": pad_mode, "pad_value": value}
+                y = fastconv.correlate(x, w, **padding, **options)
+                assert same_bits(y, fastconv.correlate(padded, w, **options))
+
+
+@pytest.mark.parametrize("method", KERNELS)
+def test_same_is_a_slice_of_full(method):
+    for R, S, dilation in itertools.product((1, 2, 3, 4), (2, 3), (1, 2, 3)):
+        x, w, bias = reals(R=R, S=S)
+        options = {"bias": bias, "dilation": dilation, "method": method}
+        top, left = (R - 1) * dilation // 2, (S - 1) * dilation // 2
+        for operation in (fastconv.correlate, fastconv.convolve):
+            full = operation(x, w, mode="full", **options)
+            middle = np.ascontiguousarray(full[:, :, top : top + x.shape[2], left : left + x.shape[3]])
+            assert same_bits(operation(x, w, mode="same", **options), middle)
+
+
+@pytest.mark.parametrize("mode", ["valid", "same", "full"])
+@pytest.mark.parametrize("method", KERNELS)
+def test_convolution_is_correlation_with_reversed_filters(mode, method):
+    for geometry in ({}, {"stride": 2}, {"dilation": (2, 3)}, {"groups": 3}, {"pad_mode": "wrap"}):
+        x, w, bias = reals(groups=geometry.get("groups", 1))
+        options = {"bias": bias, "mode": mode, "method": method} | geometry
+        y = fastconv.convolve(x, w, **options)
+        assert same_bits(y, fastconv.correlate(x, w[..., ::-1, ::-1], **options))
+        y = fastconv.convolve(x, w, flip_channels=True, **options)
+        assert same_bits(y, fastconv.correlate(x, w[:, ::-1, ::-1, ::-1], **options))
+
+
+@pytest.mark.parametrize("R", [3, 5])
+def test_flipping_both_flips_the_result(R):
+    """In every mode, and with any padding of the same kind on all sides; "same" has a middle for odd filters only."""
+    x, w, _ = arrays(R=R, S=R)
+    turned = x[..., ::-1, ::-1], w[..., ::-1, ::-1]
+    for mode, padding in (("valid", 0), ("same", 0), ("full", 0), ("valid", (2, 3))):
+        for pad_mode in PAD_MODES:
+            options = {"mode": mode, "padding": padding, "pad_mode": pad_mode}
+            y = fastconv.correlate(x, w, **options)
+            assert np.array_equal(fastconv.correlate(*turned, **options), y[..., ::-1, ::-1])
+
+
+# NaN and Inf.
+
+
+@pytest.mark.parametrize("method", KERNELS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("pad_mode", PAD_MODES)
+def test_non_finite_pixels_reach_the_outputs_that_cover_them(pad_mode, value, method):
+    """Those that a pixel of ones with weights of ones reaches; elsewhere the bits stay."""
+    geometries = [
+        {"padding": 2},
+        {"mode": "full", "stride": 2},
+        {"mode": "same", "dilation": 3},
+        {"padding": ((0, 5), (9, 1)), "stride": (1, 2), "dilation": (2, 1)},
+    ]
+    for number, geometry in enumerate(geometries):
+        x, w, bias = reals(groups=2, C=2, K=3)
+        w[2] = 0  # zero times Inf is NaN, and isn't left out
+        options = geometry | {"pad_mode": pad_mode, "groups": 2, "method": method}
+        clean = fastconv.correlate(x, w, bias=bias, **options)
+        rng = np.random.default_rng(number)
+        for place in [(0, 0, 0, 0), (1, 3, 11, 44), *(tuple(rng.integers(x.shape)) for _ in range(3))]:
+            spot = np.zeros(x.shape, int)
+            spot[place] = 1
+            covered = oracle.correlate(spot, np.ones(w.shape, int), **geometry, pad_mode=pad_mode, groups=2)[0] != 0
+            spoiled = x.copy()
+            spoiled[place] = value
+            y = fastconv.correlate(spoiled, w, bias=bias, **options)
+            assert np.array_equal(~np.isfinite(y), covered)
+            assert same_bits(y[~covered], clean[~covered])
+
+
+@pytest.mark.parametrize("method", KERNELS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_non_finite_weights_and_pad_values(value, method):
+    """A weight reaches its filter's outputs; a pad value, those whose window goes beyond the image."""
+    x, w, bias = reals(groups=2)
+    options = {"bias": bias, "padding": 2, "stride": 2, "groups": 2, "method": method}
+    clean = fastconv.correlate(x, w, pad_value=3, **options)
+    spoiled = w.copy()
+    spoiled[7, 1, 2, 3] = value
+    y = fastconv.correlate(x, spoiled, pad_value=3, **options)
+    assert not np.isfinite(y[:, 7]).any()
+    assert same_bits(np.delete(y, 7, axis=1), np.delete(clean, 7, axis=1))
+    y = fastconv.correlate(x, w, pad_value=value, **options)
+    beyond = (
+        oracle.correlate(np.zeros(x.shape, int), np.ones(w.shape, int), padding=2, stride=2, groups=2, pad_value=1)[0]
+        > 0
+    )
+    assert np.array_equal(~np.isfinite(y), beyond)
+    assert same_bits(y[~beyond], clean[~beyond])
