@@ -34,8 +34,8 @@ else:
 
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 DTYPES = ("float32", "float64", "complex64", "complex128", "float16", *BFLOAT16, *INTEGERS, "bool")
-MOST_WORK = 100_000
-MOST_SCIPY = 1_000_000  # multiplications, those by zeros between the weights included
+MOST_WORK = 100_000  # multiplications, about
+MOST_SCIPY = 1_000_000  # those by zeros between the weights included
 SCIPY_BOUNDARY = {"constant": "fill", "wrap": "wrap", "symmetric": "symm"}
 TORCH_PAD_MODE = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
@@ -76,7 +76,7 @@ class Case(NamedTuple):
         return {name: getattr(self, name) for name in names}
 
 
-def draw(pick):
+def draw(pick, most_work=MOST_WORK):
     """A case; pick(values) chooses one of them, simpler ones stand first."""
     groups, C, K = pick((1, 1, 1, 2, 3, 5)), pick((1, 2, 3, 4, 9, 17)), pick((1, 2, 3, 5, 6, 7, 13, 17, 33, 65))
     R, S = pick((1, 2, 3, 4, 5, 7)), pick((1, 2, 3, 4, 5, 7))
@@ -84,7 +84,7 @@ def draw(pick):
     Q = pick((1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 29, 31, 32, 33, 47, 64, 65, 70, 129))
     N = pick((1, 1, 2, 3))
     for size in (64, 9, 3):  # nothing takes long
-        if N * groups * C * K * R * S * P * Q > MOST_WORK:
+        if N * groups * C * K * R * S * P * Q > most_work:
             K, C, Q = min(K, size), min(C, size), min(Q, 2 * size)
     steps = (1, 1, 1, 2, 3, (1, 2), (2, 1), (3, 2), (1, 7), (9, 1), 11)
     stride, dilation = pick(steps), pick(steps)
