@@ -2,11 +2,15 @@
 
 import concurrent.futures
 import os
+import random
+import subprocess
 import sys
 import textwrap
+import threading
 
 import numpy as np
 import pytest
+import soak
 import threadpoolctl
 from cases import methods, reals, same_bits, shape
 
@@ -17,6 +21,10 @@ CPUS = os.cpu_count()
 BAD = [(0, ValueError), (-CPUS - 1, ValueError), (1.0, TypeError), ("2", TypeError), ([1], TypeError)]
 
 needs_openmp = pytest.mark.skipif(not _threads.openmp, reason="fastconv was built without OpenMP")
+needs_limits = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or "libasan" in os.environ.get("LD_PRELOAD", ""),
+    reason="limits of address space are Linux's to keep, and the address sanitizer needs terabytes of it",
+)
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
@@ -143,6 +151,55 @@ def test_bits_are_the_same(dtype):
             assert same_bits(plan(x), alone), method
 
 
+GEOMETRIES = (
+    {"stride": 2, "padding": 1},
+    {"stride": (1, 3), "dilation": (2, 1), "pad_mode": "reflect", "padding": (3, 2)},
+    {"groups": 4, "mode": "same"},
+    {"groups": 8, "padding": 2, "layout": "NHWC"},
+    {"dilation": 3, "layout": "NHWC"},
+    {"mode": "full", "pad_value": 1.5},
+)
+
+
+@pytest.mark.parametrize("options", GEOMETRIES, ids=str)
+def test_bits_are_the_same_for_every_geometry(options):
+    """For 1 to 16 workers, of real values in one dtype and of integers or complex numbers in another."""
+    rng = np.random.default_rng(0)
+    sizes = (2, 37, 71, 8) if "layout" in options else (2, 8, 37, 71)
+    for number, name in enumerate(("float32", "float64", "int8", "int64", "float16", "complex64")):
+        if name != "float32" and number % 3 != len(str(options)) % 3:
+            continue
+        w_shape = (24, 8 // options.get("groups", 1), 3, 2)
+        x, w, bias = ((rng.standard_normal(size) * 50).astype(name) for size in (sizes, w_shape, 24))
+        for method in ("direct-pixels", "direct-filters"):
+            if method == "direct-pixels" and "layout" in options:
+                continue
+            alone = fastconv.correlate(x, w, bias=bias, method=method, workers=1, **options)
+            for workers in range(2, 17):
+                y = fastconv.correlate(x, w, bias=bias, method=method, workers=workers, **options)
+                assert same_bits(y, alone), (name, method, workers)
+
+
+def test_64_threads_at_once():
+    """Each with shapes, geometries and dtypes of its own, and all with one plan: the sums are NumPy's."""
+    shared = soak.Shared()
+    start = threading.Barrier(64)
+
+    def compute(thread):
+        rng = random.Random(thread)
+        problems = [soak.problem(rng, np.random.default_rng(thread)) for _ in range(2)]
+        results = []
+        start.wait(timeout=60)
+        for x, w, bias, options in problems:
+            y = fastconv.correlate(x, w, bias=bias, workers=1 + thread % 3, **options)
+            results.append(np.array_equal(y, soak.rounded(soak.summed(x, w, bias, **options), x.dtype)))
+            results.append(shared.right(thread))
+        return results
+
+    with concurrent.futures.ThreadPoolExecutor(64) as threads:
+        assert all(all(results) for results in threads.map(compute, range(64)))
+
+
 SHARED = """
     import multiprocessing, os, threading, numpy as np, fastconv
     x, w = np.arange(160_000, dtype=np.float32).reshape(16, 100, 100) % 7, np.ones((16, 16, 5, 5), np.float32)
@@ -191,8 +248,105 @@ def test_a_child_forked_before_any_call_computes(run_python):
     assert done.stdout == "0\n", done.stderr
 
 
+CHILD = """
+import sys, threading, multiprocessing, numpy as np, fastconv
+
+def compute(workers):
+    x = np.arange(160_000, dtype=np.float32).reshape(16, 100, 100) % 7
+    w = np.ones((16, 4, 5, 5), np.float32)
+    return fastconv.correlate(x, w, groups=4, stride=2, padding=2, workers=workers).tobytes()
+
+if __name__ == "__main__":
+    threads = [threading.Thread(target=compute, args=(2 + i % 3,)) for i in range(8)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
+        print(set(pool.map(compute, [1, 2, 3, 4])) == {compute(4)})
+"""
+
+
+@pytest.mark.parametrize("start", [pytest.param("fork", marks=needs_fork), pytest.param("forkserver", marks=needs_fork),
+                                   "spawn"])
+def test_children_compute_after_threads_have(isa, start, tmp_path):
+    """However they are started; nothing that threads held before is waited for."""
+    script = tmp_path / "children.py"
+    script.write_text(CHILD)
+    done = subprocess.run(
+        [sys.executable, str(script), start], env=os.environ | {"FASTCONV_ISA": isa}, capture_output=True, text=True,
+        timeout=60, check=False,
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
+@needs_limits
+def test_an_allocation_that_fails(run_python):
+    """Of the result, packed weights, workspace, a converted image: a MemoryError with its size, and all is released."""
+    script = """
+        import resource, numpy as np, fastconv
+        def used():
+            with open("/proc/self/statm") as statm:
+                return int(statm.read().split()[0]) << 12
+        one = np.ones((), np.float32)
+        x, w = np.ones((1, 40, 40), np.float32), np.ones((1, 1, 3, 3), np.float32)
+        wide = np.broadcast_to(one, (1, 1, 2, 60_000_000))
+        calls = {
+            "result": lambda: fastconv.correlate(x, np.broadcast_to(one, (200_000, 1, 3, 3))),
+            "result of integers": lambda: fastconv.correlate(x.astype("i1"), np.ones((70_000, 1, 3, 3), "i1")),
+            "weights": lambda: fastconv.correlate(x, np.broadcast_to(one, (3_000_000, 1, 40, 40))),
+            "a plan's weights": lambda: fastconv.Plan(np.broadcast_to(one, (300_000, 1, 30, 30)), x.shape),
+            "image": lambda: fastconv.correlate(wide[0], w[..., :1, :], stride=1000),
+            "workspace": lambda: fastconv.correlate(np.moveaxis(np.broadcast_to(wide, (1, 2, 2, 60_000_000)), 1, 3),
+                np.ones((1, 2, 1, 1), np.float32), stride=(1, 20_000_000), layout="NHWC", workers=2),
+        }
+        fastconv.correlate(np.ones((16, 100, 100)), np.ones((8, 16, 5, 5)), workers=2)      # threads' stacks
+        resource.setrlimit(resource.RLIMIT_AS, (used() + (100 << 20),) * 2)
+        for name, call in calls.items():
+            before = used()
+            for _ in range(8):
+                try:
+                    call()
+                    print(name, "was computed")
+                except MemoryError as error:
+                    if not any(digit in str(error) for digit in "123456789"):
+                        print(name, "without its size:", error)
+            if used() - before > 32 << 20:      # the C library keeps some that is freed
+                print(name, "keeps", used() - before)
+        print((fastconv.correlate(x, w) == 9).all())
+    """
+    done = run_python(lines(script), OPENBLAS_NUM_THREADS="1")
+    assert done.stdout == "True\n", done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_more_elements_than_32_bits_count():
+    """2**31 and some more: of the result, and of the image. Some 15 GB at a time, with what is computed in."""
+    numbers = np.random.default_rng(0)
+    x, w = numbers.integers(0, 9, (1, 1024, 1024), np.int8), np.arange(2100).astype(np.int8).reshape(2100, 1, 1, 1)
+    y = fastconv.correlate(x, w)
+    assert y.size > 2**31
+    for k in (0, 1, 1023, 2047, 2048, 2099):
+        assert np.array_equal(y[k], x[0] * w[k, 0])
+    del y
+    y = fastconv.correlate(x.reshape(1024, 1024, 1), w, layout="NHWC")
+    assert y.size > 2**31
+    for p in (0, 1000, 1022, 1023):
+        assert np.array_equal(y[p], x[0, p, :, None] * w[:, 0, 0, 0])
+    del y
+    x = np.zeros((2, 33_000, 33_000), np.bool_)
+    assert x.size > 2**31
+    x[1, -2, -2] = x[1, -4, ::2] = x[0, 4, 4] = True
+    w = np.ones((1, 2, 1, 1), np.bool_)
+    for method in ("direct-pixels", "direct-filters"):
+        y = fastconv.correlate(x, w, stride=2, method=method)
+        assert y[0, -1, -1]
+        assert y[0, -2].all()
+        assert y[0, 2, 2]
+        assert y.sum() == 2 + 16_500
+        del y
+
+
 @needs_openmp
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of address space are Linux's to keep")
+@needs_limits
 def test_more_workers_than_there_is_room_for(run_python):
     """Where the system won't give that many threads, a call computes with fewer, or raises; it doesn't end Python."""
     script = """
