@@ -33,19 +33,31 @@ import fastconv
 
 try:
     import resource
-except ImportError:     # not on Windows
+except ImportError:  # not on Windows
     resource = None
 
-OPTIONS = ("mode", "stride", "padding", "dilation", "groups", "pad_mode", "pad_value", "layout", "bias", "dtype",
-           "method", "workers")
+OPTIONS = (
+    "mode",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+    "pad_mode",
+    "pad_value",
+    "layout",
+    "bias",
+    "dtype",
+    "method",
+    "workers",
+)
 NAMES = ("x", "w", "out", "x_shape", "operation", "flip_channels", *OPTIONS)
 NAMED = re.compile(rf"\b({'|'.join(NAMES)}) (is|has|can't|overlaps)\b")
 ALLOWED = (ValueError, TypeError, NotImplementedError, MemoryError)
-SECONDS_AN_INPUT = 120      # more is a hang
-MOST_VALUES = 10**6        # of an array that is looked at
-GROWTH = 24 << 20           # most bytes that the second half may leave behind; freed memory isn't all given back
-LEAK_SECONDS = 60           # shorter runs haven't settled
-ROOM = 1 << 30              # address space for the calls
+SECONDS_AN_INPUT = 120  # more is a hang
+MOST_VALUES = 10**6  # of an array that is looked at
+GROWTH = 24 << 20  # most bytes that the second half may leave behind; freed memory isn't all given back
+LEAK_SECONDS = 60  # shorter runs haven't settled
+ROOM = 1 << 30  # address space for the calls
 
 DTYPES = ("?", "b", "B", "h", "H", "i", "I", "l", "L", "q", "Q", "e", "f", "d", "F", "D", ">f4", ">f8", ">i2", ">c8")
 OTHER_DTYPES = ("g", "G", "O", "U3", "S2", "V4", "M8[s]", "m8", "f4,i4")
@@ -150,45 +162,149 @@ class Word(str):
         return True
 
 
-RAISING = ("__index__", "__int__", "__float__", "__bool__", "__len__", "__iter__", "__getitem__", "__eq__", "__hash__",
-           "__repr__", "__getattr__", "__getattribute__", "__array__", "__dlpack__", "__array_function__",
-           "__array_ufunc__")
+RAISING = (
+    "__index__",
+    "__int__",
+    "__float__",
+    "__bool__",
+    "__len__",
+    "__iter__",
+    "__getitem__",
+    "__eq__",
+    "__hash__",
+    "__repr__",
+    "__getattr__",
+    "__getattribute__",
+    "__array__",
+    "__dlpack__",
+    "__array_function__",
+    "__array_ufunc__",
+)
 
 
 def integer(rng):
-    return rng.choice((0, 1, 2, 3, 5, 7, -1, -2, 100, 2**15, 2**31 - 1, 2**31, 2**32, 2**53, 2**61, 2**62, 2**63 - 1,
-                       2**63, 2**64, 2**100, -(2**31), -(2**63), -(2**64)))
+    return rng.choice(
+        (
+            0,
+            1,
+            2,
+            3,
+            5,
+            7,
+            -1,
+            -2,
+            100,
+            2**15,
+            2**31 - 1,
+            2**31,
+            2**32,
+            2**53,
+            2**61,
+            2**62,
+            2**63 - 1,
+            2**63,
+            2**64,
+            2**100,
+            -(2**31),
+            -(2**63),
+            -(2**64),
+        )
+    )
 
 
 def number(rng):
-    return rng.choice((
-        integer(rng), float("nan"), float("inf"), -0.0, 1.5, 1e300, 1j, complex("nan"), np.float32("nan"), np.int8(-1),
-        np.uint64(2**63), np.bool_(True), np.longdouble(1), np.float16(6e4), np.array(2), np.array(2.5), np.array([3]),
-        decimal.Decimal("NaN"), fractions.Fraction(1, 3), True, False,
-    ))
+    return rng.choice(
+        (
+            integer(rng),
+            float("nan"),
+            float("inf"),
+            -0.0,
+            1.5,
+            1e300,
+            1j,
+            complex("nan"),
+            np.float32("nan"),
+            np.int8(-1),
+            np.uint64(2**63),
+            np.bool_(True),
+            np.longdouble(1),
+            np.float16(6e4),
+            np.array(2),
+            np.array(2.5),
+            np.array([3]),
+            decimal.Decimal("NaN"),
+            fractions.Fraction(1, 3),
+            True,
+            False,
+        )
+    )
 
 
 def thing(rng):
     """Anything."""
-    return rng.choice((
-        lambda: None,
-        functools.partial(integer, rng),
-        functools.partial(number, rng),
-        lambda: tuple(number(rng) for _ in range(rng.randrange(5))),
-        lambda: tuple(integer(rng) for _ in range(rng.randrange(4))),
-        lambda: [tuple(integer(rng) for _ in range(rng.randrange(4))) for _ in range(rng.randrange(4))],
-        lambda: rng.choice(("", "valid", "same", "full", "NHWC", "edge", "wrap", "direct-pixels", "direct-filters",
-                            "fft", "float32", "12", "ab", "\0", "\ud800", Word("valid"), Word("no"), b"ab", b"")),
-        lambda: rng.choice((object(), ..., NotImplemented, {}, {1: 2}, {1, 2}, range(3), slice(1), int, np, print,
-                            [1, [2]], [[]], [None], [["1"]], memoryview(b"abcd"), bytearray(4), np.ma.masked)),
-        lambda: rng.choice((itertools.count, lambda: iter([1, 2]), lambda: (i for i in (2, 1)),
-                            lambda: itertools.repeat((1, 2))))(),
-        lambda: array.array("d", [1, 2]),
-        lambda: method_that_raises(rng.choice(RAISING)),
-        lambda: Changing([rng.choice((integer(rng), 0, 1, 2, 3)) for _ in range(rng.randrange(1, 6))]),
-        lambda: Returning(rng.choice((None, 1, "a", [1], np.zeros(3), np.zeros((0, 3)), np.float64(2)))),
-        functools.partial(any_array, rng),
-    ))()
+    return rng.choice(
+        (
+            lambda: None,
+            functools.partial(integer, rng),
+            functools.partial(number, rng),
+            lambda: tuple(number(rng) for _ in range(rng.randrange(5))),
+            lambda: tuple(integer(rng) for _ in range(rng.randrange(4))),
+            lambda: [tuple(integer(rng) for _ in range(rng.randrange(4))) for _ in range(rng.randrange(4))],
+            lambda: rng.choice(
+                (
+                    "",
+                    "valid",
+                    "same",
+                    "full",
+                    "NHWC",
+                    "edge",
+                    "wrap",
+                    "direct-pixels",
+                    "direct-filters",
+                    "fft",
+                    "float32",
+                    "12",
+                    "ab",
+                    "\0",
+                    "\ud800",
+                    Word("valid"),
+                    Word("no"),
+                    b"ab",
+                    b"",
+                )
+            ),
+            lambda: rng.choice(
+                (
+                    object(),
+                    ...,
+                    NotImplemented,
+                    {},
+                    {1: 2},
+                    {1, 2},
+                    range(3),
+                    slice(1),
+                    int,
+                    np,
+                    print,
+                    [1, [2]],
+                    [[]],
+                    [None],
+                    [["1"]],
+                    memoryview(b"abcd"),
+                    bytearray(4),
+                    np.ma.masked,
+                )
+            ),
+            lambda: rng.choice(
+                (itertools.count, lambda: iter([1, 2]), lambda: (i for i in (2, 1)), itertools.repeat((1, 2)).__iter__)
+            )(),
+            lambda: array.array("d", [1, 2]),
+            lambda: method_that_raises(rng.choice(RAISING)),
+            lambda: Changing([rng.choice((integer(rng), 0, 1, 2, 3)) for _ in range(rng.randrange(1, 6))]),
+            lambda: Returning(rng.choice((None, 1, "a", [1], np.zeros(3), np.zeros((0, 3)), np.float64(2)))),
+            functools.partial(any_array, rng),
+        )
+    )()
 
 
 def any_array(rng):
@@ -198,7 +314,7 @@ def any_array(rng):
     dtype = np.dtype(rng.choice(DTYPES + (OTHER_DTYPES if rng.random() < 0.3 else ())))
     if kind < 4 or not sizes:
         return np.zeros(sizes, dtype)
-    if kind == 4:       # of any size, on one value's memory
+    if kind == 4:  # of any size, on one value's memory
         sizes[rng.randrange(len(sizes))] = rng.choice((2**20, 2**31, 2**33, 2**40, 2**56))
         with contextlib.suppress(ValueError):
             return np.broadcast_to(np.zeros((), dtype), sizes)
@@ -208,7 +324,7 @@ def any_array(rng):
 
 def relaid(rng, values, kind):
     """The values' shape and dtype, in another layout or class; of kind 5, other values too."""
-    if kind == 5:       # windows that overlap, in any order of strides, unaligned too
+    if kind == 5:  # windows that overlap, in any order of strides, unaligned too
         memory = np.zeros(4096, np.uint8)
         strides, low, high = [], 0, values.itemsize
         for size in values.shape:
@@ -231,15 +347,17 @@ def relaid(rng, values, kind):
     if kind == 8:
         values.flags.writeable = False
         return values
-    return rng.choice((
-        lambda: values.view(Subclass),
-        lambda: np.ma.masked_array(values),
-        lambda: values.view(np.recarray),
-        lambda: np.matrix(values) if values.ndim == 2 else values,
-        values.tolist,
-        lambda: values.astype(values.dtype.newbyteorder()),
-        lambda: memoryview(values) if values.dtype.kind in "biufc" else values,
-    ))()
+    return rng.choice(
+        (
+            lambda: values.view(Subclass),
+            lambda: np.ma.masked_array(values),
+            lambda: values.view(np.recarray),
+            lambda: np.matrix(values) if values.ndim == 2 else values,
+            values.tolist,
+            lambda: values.astype(values.dtype.newbyteorder()),
+            lambda: memoryview(values) if values.dtype.kind in "biufc" else values,
+        )
+    )()
 
 
 def problem(rng, numbers):
@@ -289,8 +407,21 @@ def spoiled(rng, name, x, w):
     if rng.random() < 0.1:
         return Meddling(rng.choice((x, w)), 1)
     if name == "dtype":
-        return rng.choice((*DTYPES, *OTHER_DTYPES, "nothing", "(2,3,f4", "f4,", [("a", "f4"), ("a", "f4")], int, float,
-                           complex, {"names": ["a"], "formats": ["f4"], "offsets": [-1]}, thing(rng)))
+        return rng.choice(
+            (
+                *DTYPES,
+                *OTHER_DTYPES,
+                "nothing",
+                "(2,3,f4",
+                "f4,",
+                [("a", "f4"), ("a", "f4")],
+                int,
+                float,
+                complex,
+                {"names": ["a"], "formats": ["f4"], "offsets": [-1]},
+                thing(rng),
+            )
+        )
     return thing(rng)
 
 
@@ -363,8 +494,11 @@ class Input:
 
     def faults(self):
         """What is wrong with how the library takes it."""
-        arrays = {name: value for name, value in {"x": self.x, "w": self.w, "bias": self.options.get("bias")}.items()
-                  if is_array(value) and value.size < MOST_VALUES}
+        arrays = {
+            name: value
+            for name, value in {"x": self.x, "w": self.w, "bias": self.options.get("bias")}.items()
+            if is_array(value) and value.size < MOST_VALUES
+        }
         before = {name: np.ndarray.tobytes(value) for name, value in arrays.items()}
         out_before = np.ndarray.tobytes(self.out) if is_array(self.out) and self.out.size < MOST_VALUES else None
         faults = []
@@ -411,7 +545,7 @@ def limit_address_space():
     """So that what asks for too much gets a MemoryError, here and not from the machine."""
     if resource is None or not os.path.exists("/proc/self/statm") or "libasan" in os.environ.get("LD_PRELOAD", ""):
         return
-    fastconv.correlate(np.ones((8, 200, 200)), np.ones((8, 8, 3, 3)), workers=os.cpu_count())   # threads' stacks
+    fastconv.correlate(np.ones((8, 200, 200)), np.ones((8, 8, 3, 3)), workers=os.cpu_count())  # threads' stacks
     with open("/proc/self/statm") as statm:
         size = int(statm.read().split()[0]) * mmap.PAGESIZE
     resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, size + ROOM))
@@ -458,7 +592,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=1)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--only", type=int, help="one input alone, by its number")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)     # first input, and file of the progress
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # first input, and file of the progress
     args = parser.parse_args()
     seed = random.randrange(2**32) if args.seed is None else args.seed
     if args.child or args.only is not None:
@@ -480,11 +614,16 @@ def main():
             tried, raised = at, raised + errors
             if code in (0, 1):
                 break
-            print(f"FAILURE {'a hang' if code is None else f'a crash, exit code {code}'}: repeat with --seed {seed} "
-                  f"--only {at}", flush=True)
+            print(
+                f"FAILURE {'a hang' if code is None else f'a crash, exit code {code}'}: repeat with --seed {seed} "
+                f"--only {at}",
+                flush=True,
+            )
             tried += 1
-    print(f"seed {seed}: {tried} inputs tried in {time.monotonic() - start:.0f} s, of which {raised} were refused: "
-          f"{'FAILED' if failed else 'no failures'}")
+    print(
+        f"seed {seed}: {tried} inputs tried in {time.monotonic() - start:.0f} s, of which {raised} were refused: "
+        f"{'FAILED' if failed else 'no failures'}"
+    )
     return int(failed)
 
 

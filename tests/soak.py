@@ -18,8 +18,8 @@ import numpy as np
 
 import fastconv
 
-GROWTH = 64 << 20       # most bytes that the second half may leave behind: threads come and go, each with an arena
-SETTLED = 2             # minutes until memory is looked at: before, threads and their arenas are still new
+GROWTH = 64 << 20  # most bytes that the second half may leave behind: threads come and go, each with an arena
+SETTLED = 2  # minutes until memory is looked at: before, threads and their arenas are still new
 DTYPES = ("float32", "float64", "int8", "uint8", "int32", "int64", "bool", "float16", "complex64")
 
 
@@ -128,7 +128,8 @@ def main():
     end = start + args.minutes * 60
     threads = [
         threading.Thread(
-            target=soak, args=(args.seed, thread),
+            target=soak,
+            args=(args.seed, thread),
             kwargs={"end": end, "shared": shared, "counts": counts, "failures": failures},
         )
         for thread in range(args.threads)
@@ -145,8 +146,12 @@ def main():
     print(f"resident memory: at most {before >> 20} MiB in the first half, {after >> 20} MiB in the second")
     if after - before > GROWTH and args.minutes > SETTLED:
         failures.append("memory grows")
-    print(f"seed {args.seed}: {counts.total()} results of {args.threads} threads checked in "
-          f"{time.monotonic() - start:.0f} s: {'FAILED' if failures else 'no failures'}", *failures, sep="\n")
+    print(
+        f"seed {args.seed}: {counts.total()} results of {args.threads} threads checked in "
+        f"{time.monotonic() - start:.0f} s: {'FAILED' if failures else 'no failures'}",
+        *failures,
+        sep="\n",
+    )
     return bool(failures)
 
 

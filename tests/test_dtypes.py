@@ -231,7 +231,7 @@ def test_complex_bias():
     assert np.array_equal(fastconv.correlate(x, w, bias=bias, groups=2), exact)
     with pytest.raises(TypeError, match="bias has dtype complex128"):
         fastconv.correlate(x.real, w.real, bias=bias, groups=2)
-    with pytest.raises(TypeError, match="pad_value is 1j; expected a real number for a result of float64"):
+    with pytest.raises(TypeError, match="pad_value is 1j; expected a real number with a result of dtype float64"):
         fastconv.correlate(x.real, w.real, padding=1, pad_value=1j, groups=2)
 
 
