@@ -295,9 +295,7 @@ def thing(rng):
                     np.ma.masked,
                 )
             ),
-            lambda: rng.choice(
-                (itertools.count, lambda: iter([1, 2]), lambda: (i for i in (2, 1)), itertools.repeat((1, 2)).__iter__)
-            )(),
+            lambda: rng.choice((itertools.count(), iter([1, 2]), (i for i in (2, 1)), itertools.repeat((1, 2)))),
             lambda: array.array("d", [1, 2]),
             lambda: method_that_raises(rng.choice(RAISING)),
             lambda: Changing([rng.choice((integer(rng), 0, 1, 2, 3)) for _ in range(rng.randrange(1, 6))]),
