@@ -215,10 +215,10 @@ cdef inline FilterGrid filter_grid(const Shape* shape, int workers) noexcept nog
         g.terms = ceil_div(terms, g.parts)
         if g.staged:
             g.terms = ceil_div(g.terms, shape.S) * shape.S
-    # Sets of panels: enough to keep the workers busy, and none too long or with too many sums.
+    # Sets of panels: one for each worker, as each stages the image anew, and none too long or with too many sums.
     g.panels, g.sets = filter_panels(shape), 1
     if g.panels > 1:
-        sets = ceil_div(4 * workers, max(1, shape.N * shape.G * g.bands * g.pieces)) if workers > 1 else 1
+        sets = ceil_div(workers, max(1, shape.N * shape.G * g.bands * g.pieces))
         sets = max(sets, <dim> min(1e9, <double> g.rows * g.columns * shape.K * terms / TASK_WORK))
         if g.parts > 1:
             sets = max(sets, ceil_div(g.panels * g.rows * g.columns * NV * VECTOR_BYTES, SUM_BYTES))
