@@ -13,10 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Array = NDArray[Any]
 
-
-def real_image(x: Array, groups: int, channels_last: bool, dtype: Any) -> Array:
+def real_image(x: NDArray[Any], groups: int, channels_last: bool, dtype: Any) -> NDArray[Any]:
     """Images of real parts and imaginary parts, channels first or last as they were."""
     axis = -1 if channels_last or x.ndim == 2 else -3
     if x.ndim == 2:
@@ -27,7 +25,7 @@ def real_image(x: Array, groups: int, channels_last: bool, dtype: Any) -> Array:
     return np.moveaxis(split.reshape(2 * len(channels), *channels.shape[1:]), 0, axis)
 
 
-def real_weights(w: Array, groups: int, conjugate: bool, dtype: Any) -> Array:
+def real_weights(w: NDArray[Any], groups: int, conjugate: bool, dtype: Any) -> NDArray[Any]:
     """A bank (2 K, 2 C, R, S) of real filters for a filter or a bank of complex ones."""
     bank = w.reshape((1,) * (4 - w.ndim) + w.shape)
     bank = bank.reshape(groups, -1, *bank.shape[1:])
@@ -38,13 +36,13 @@ def real_weights(w: Array, groups: int, conjugate: bool, dtype: Any) -> Array:
     return rows.reshape(-1, *rows.shape[2:])
 
 
-def real_bias(bias: Array, groups: int, dtype: Any) -> Array:
+def real_bias(bias: NDArray[Any], groups: int, dtype: Any) -> NDArray[Any]:
     """The biases of `real_weights`."""
     parts = np.asarray(bias).reshape(groups, -1)
     return np.concatenate([parts.real, parts.imag], axis=1).reshape(-1).astype(dtype)
 
 
-def store(y: Array, out: Array, groups: int, channels_last: bool) -> None:
+def store(y: NDArray[Any], out: NDArray[Any], groups: int, channels_last: bool) -> None:
     """A real result of twice the filters into a complex array."""
     if out.ndim == 2:
         out.real, out.imag = y
