@@ -261,6 +261,7 @@ def thing(rng):
                     "wrap",
                     "direct-pixels",
                     "direct-filters",
+                    "winograd",
                     "fft",
                     "float32",
                     "12",
@@ -384,7 +385,7 @@ def problem(rng, numbers):
         ("pad_mode", ("constant", "reflect", "symmetric", "edge", "wrap")),
         ("pad_value", (0, 1, -2.5)),
         ("workers", (None, 1, 2, 3, -1)),
-        ("method", ("auto", "direct", "direct-pixels", "direct-filters")),
+        ("method", ("auto", "direct", "direct-pixels", "direct-filters", "winograd")),
         ("dtype", (None, "float64", "complex64")),
     ):
         if rng.random() < 0.25:

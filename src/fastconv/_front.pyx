@@ -173,9 +173,11 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
     dtype : dtype, optional
         The result's, and what it is accumulated in: ``np.result_type(x, w)`` or one that holds it. An image of uint8
         and filters of int8 have int16 sums, which wrap; ``dtype="int32"`` is what one wants of them.
-    method : {"auto", "direct", "direct-pixels", "direct-filters"}
+    method : {"auto", "direct", "direct-pixels", "direct-filters", "winograd"}
         How to compute. "auto" takes the method predicted to be fastest for one image's sizes. "direct" sums the
-        terms in order, along vectors of pixels or of filters, of which "direct" takes the faster.
+        terms in order, along vectors of pixels or of filters, of which "direct" takes the faster. "winograd" saves
+        three quarters of the multiplications of 3 x 3 filters [2]_ and two thirds of those of 5 x 5: for floats,
+        without stride and dilation, from 144 terms on.
     workers : int, optional
         Threads to use at most; negative counts from the number of CPUs. None is `get_workers`; work of less than
         about 50 microseconds stays on the calling thread. The result has the same bits for any number.
@@ -195,10 +197,10 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
 
     Notes
     -----
-    Every element keeps to the running error bound of a sum of products: with u the unit roundoff of the dtype that is
-    computed in, n = C / groups * R * S and g = n * u / (1 - n * u),
+    With the direct methods every element keeps to the running error bound of a sum of products: with u the unit
+    roundoff of the dtype that is computed in, n = C / groups * R * S and g = n * u / (1 - n * u),
     ``abs(computed - exact) <= g * correlate(abs(x), abs(w))`` [1]_; a bias counts as one more term, and a complex sum
-    as a real one of twice as many. float16 and bfloat16 are accumulated in float32 and rounded once, to the nearest.
+    as a real one of twice as many. The others, "auto" included, keep to the largest bound of all elements. float16 and bfloat16 are accumulated in float32 and rounded once, to the nearest.
     Integers are exact modulo 2 to the power of their bits; bool is whether any product is true.
 
     A NaN or Inf reaches just the outputs whose window covers it. Other Python threads run meanwhile.
@@ -206,6 +208,7 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
     References
     ----------
     .. [1] N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., SIAM, 2002, section 3.1.
+    .. [2] A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016.
 
     Examples
     --------
@@ -277,7 +280,7 @@ cdef class Plan:
     """A correlation or convolution with one bank of filters, settled once: method chosen, weights packed.
 
     Calling a plan saves what `correlate` and `convolve` do anew for each call, which is most of the time of a small
-    problem. A plan doesn't change after it is made; any number of threads may call it at once. It keeps its own
+    problem. As weights are packed once, it may take a method whose packing wouldn't pay for a single call. A plan doesn't change after it is made; any number of threads may call it at once. It keeps its own
     copy of the weights.
 
     Parameters

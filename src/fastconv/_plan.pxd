@@ -12,6 +12,7 @@ cdef struct Recipe:
     # What is settled before an image is there: sizes, the kernel, and packed weights, which the recipe owns.
     Problem problem
     const Kernel* kernel
+    const Kernel* direct        # for images that the kernel isn't trusted with
     int method
     double cycles               # predicted, of one image
     char* packed

@@ -11,23 +11,41 @@ from numpy cimport ndarray
 
 from fastconv import _kernels
 
-from fastconv._kernels.kernel cimport dim, FILTERS, Image, KernelTable, PIXELS, Shape, Weights
+from fastconv._kernels.kernel cimport dim, FILTERS, Image, KERNELS, KernelTable, PIXELS, Shape, Weights
 from fastconv._problem cimport padding_map, Problem
 from fastconv._threads cimport count_workers, run_tasks
 
 cnp.import_array()
 
-cdef extern from "<stdlib.h>" nogil:
-    int posix_memalign(void** memory, size_t alignment, size_t size)
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    #include <sys/mman.h>
+    #ifdef MADV_HUGEPAGE
+    #define use_huge_pages(memory, size) madvise(memory, size, MADV_HUGEPAGE)
+    #else
+    #define use_huge_pages(memory, size)
+    #endif
+    """
+    int posix_memalign(void** memory, size_t alignment, size_t size) nogil
+    void use_huge_pages(void* memory, size_t size) nogil
 
 cdef enum:
+    HUGE_PAGE = 2 << 20         # bytes; from here on memory asks for such pages
     MOST_THREADS = 256          # more are never faster, and an OpenMP that can't start them ends the process
     ALONE = 100_000             # cycles: less work than this isn't worth waking another thread for
     HELD = 10_000               # cycles: nor, than this, letting other Python threads run
     BETWEEN_SIGNALS = 100_000_000   # cycles: Ctrl-C is looked for about this often
 
 # The methods' names, in the order of the kernels that they run.
-METHODS = ("direct-pixels", "direct-filters")
+METHODS = ("direct-pixels", "direct-filters", "winograd")
+
+CHOICES = ("auto", "direct", *METHODS)
+LIMITS = (
+    "it takes outputs at least as wide as a vector, with channels first where there are several",
+    "",
+    "it takes floats, filters of 3 x 3 or 5 x 5 with 144 terms or more, and no stride or dilation, and outputs at least as large as a filter",
+)
 
 cdef const KernelTable* table
 
@@ -43,22 +61,31 @@ def use_isa(str isa):
 use_isa(_kernels.isa)
 
 
-cdef int choose_method(object method, const Shape* shape) except -1:
+cdef double cost(int kernel, const Shape* shape, bint once) noexcept:
+    """Predicted cycles for an image, and for packing the weights where they serve once."""
+    return table.kernels[kernel].cost(shape) + (table.kernels[kernel].pack_cost(shape) if once else 0)
+
+
+cdef int choose_method(object method, const Shape* shape, bint once) except -1:
     """The kernel of the method that is asked for; of several, the one with the least predicted time.
 
     A function of one image's sizes and the instruction set alone, so that the same method runs, and gives the same
     bits, for any number of images or workers.
     """
-    cdef int number
-    if not isinstance(method, str):
-        raise ValueError(f"method is {method!r}; expected 'auto', 'direct', or one of {', '.join(map(repr, METHODS))}")
+    cdef int number, best = PIXELS
+    if not isinstance(method, str) or method not in CHOICES:
+        raise ValueError(f"method is {method!r}; expected one of {', '.join(map(repr, CHOICES))}")
     if method == "auto" or method == "direct":
-        return FILTERS if table.kernels[FILTERS].cost(shape) < table.kernels[PIXELS].cost(shape) else PIXELS
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; expected 'auto', 'direct', or one of {', '.join(map(repr, METHODS))}")
+        for number in range(KERNELS if method == "auto" else FILTERS + 1):
+            if cost(number, shape, once) < cost(best, shape, once):
+                best = number
+        return best
     number = METHODS.index(method)
     if table.kernels[number].cost(shape) == INFINITY:
-        raise ValueError(f"method is {method!r}, which can't compute outputs of {shape.P} x {shape.Q} on this CPU")
+        raise ValueError(
+            f"method is {method!r}, which can't compute outputs of {shape.P} x {shape.Q} with filters of"
+            f" {shape.C} x {shape.R} x {shape.S}: {LIMITS[number]}"
+        )
     return number
 
 
@@ -69,8 +96,11 @@ cdef str method_name(const Recipe* recipe):
 cdef char* allocate(dim size, str purpose) except NULL:
     """`size` bytes on a 64-byte boundary, to be freed with free()."""
     cdef void* memory = NULL
-    if posix_memalign(&memory, 64, max(size, 64)) != 0:
+    if posix_memalign(&memory, HUGE_PAGE if size >= HUGE_PAGE else 64, max(size, 64)) != 0:
         raise MemoryError(f"can't allocate {size} bytes for {purpose}")
+    if size >= HUGE_PAGE:
+        # Weights that are read once for each block of y would miss the page tables' cache as often.
+        use_huge_pages(memory, size)
     return <char*> memory
 
 
@@ -91,7 +121,7 @@ cdef char* small_memory(Small* small, dim size):
 cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* small) except -1:
     """Choose the kernel, pack the weights, map the padding. The recipe's problem is set; release() frees all of it.
 
-    With `small`, weights may be packed there.
+    With `small`, weights may be packed there, for a single call.
     """
     cdef const Problem* problem = &recipe.problem
     cdef const Shape* shape = &recipe.problem.shape
@@ -100,8 +130,9 @@ cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* s
     recipe.packed = NULL
     recipe.rows = NULL
     recipe.columns = NULL
-    recipe.method = choose_method(method, shape)
+    recipe.method = choose_method(method, shape, small != NULL)
     recipe.kernel = &table.kernels[recipe.method]
+    recipe.direct = &table.kernels[FILTERS]
     recipe.cycles = recipe.kernel.cost(shape)
     size = recipe.kernel.packed_bytes(shape)
     recipe.packed = small_memory(small, size)
@@ -143,9 +174,31 @@ cdef void run_task(void* context, dim task, int worker) noexcept nogil:
 cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except -1:
     """Compute y. Signals are handled between stretches of tasks; when one raises, y is left incomplete."""
     cdef const Shape* shape = &recipe.problem.shape
+    cdef Recipe one
+    cdef Image image
+    cdef dim n
     if shape.N == 0 or shape.K == 0:
         count_workers(workers)
         return 0
+    x.rows = recipe.rows
+    x.columns = recipe.columns
+    if recipe.kernel.trusted == NULL or recipe.kernel.trusted(shape, recipe.packed, NULL):
+        return execute_all(recipe, x, y, workers)
+    for n in range(shape.N):
+        one = recipe[0]
+        one.problem.shape.N = 1
+        image = x[0]
+        image.data += n * x.n
+        if not recipe.kernel.trusted(shape, recipe.packed, &image):
+            one.kernel = recipe.direct
+            one.cycles = one.kernel.cost(shape)
+        execute_all(&one, &image, y + n * shape.G * shape.K * shape.P * shape.Q * shape.item, workers)
+    return 0
+
+
+cdef int execute_all(const Recipe* recipe, const Image* x, char* y, object workers) except -1:
+    """All of a recipe's images by its kernel."""
+    cdef const Shape* shape = &recipe.problem.shape
     cdef dim tasks
     cdef double cycles = recipe.cycles * shape.N
     cdef int threads = 1
@@ -160,8 +213,6 @@ cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except
         threads = min(threads, MOST_THREADS)
     tasks = recipe.kernel.tasks(shape, threads)
     call.workers = threads
-    x.rows = recipe.rows
-    x.columns = recipe.columns
     call.recipe = recipe
     call.x = x
     call.y = y

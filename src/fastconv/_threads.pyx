@@ -117,10 +117,12 @@ cdef int count_workers(object workers) except -1:
         number = operator.index(workers)
     except TypeError:
         raise TypeError(f"workers is {workers!r}; expected an integer or None") from None
-    cpus = os.cpu_count() or 1
+    if number > 0:
+        return min(number, 1 << 16)
+    cpus = os.cpu_count() or 1      # asks the system: longer than a small problem takes
     if number == 0 or number < -cpus:
         raise ValueError(f"workers is {number}; expected at least 1, or -1 to -{cpus} to count from all {cpus} CPUs")
-    return min(number if number > 0 else number + 1 + cpus, 1 << 16)
+    return number + 1 + cpus
 
 
 cdef void run_tasks(TaskFunction function, void* context, dim first, dim last, int workers) noexcept nogil:

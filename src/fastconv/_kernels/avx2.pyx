@@ -33,7 +33,29 @@ cdef inline lane interleave_high(lane a, lane b) noexcept nogil:
         return shuffle64(a, b, 2, 6, 3, 7)
 
 
+cdef inline lane even_lanes(lane a, lane b) noexcept nogil:
+    if lane is f32v:
+        return shuffle32(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
+    else:
+        return shuffle64(a, b, 0, 2, 4, 6)
+
+
+cdef inline lane odd_lanes(lane a, lane b) noexcept nogil:
+    if lane is f32v:
+        return shuffle32(a, b, 1, 3, 5, 7, 9, 11, 13, 15)
+    else:
+        return shuffle64(a, b, 1, 3, 5, 7)
+
+
+cdef inline lane next_lanes(lane a, lane b) noexcept nogil:
+    if lane is f32v:
+        return shuffle32(a, b, 1, 2, 3, 4, 5, 6, 7, 8)
+    else:
+        return shuffle64(a, b, 1, 2, 3, 4)
+
+
 include "stage.pxi"
 include "pixel_lanes.pxi"
 include "filter_lanes.pxi"
+include "winograd.pxi"
 include "table.pxi"

@@ -33,7 +33,29 @@ cdef inline lane interleave_high(lane a, lane b) noexcept nogil:
         return shuffle64(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
 
 
+cdef inline lane even_lanes(lane a, lane b) noexcept nogil:
+    if lane is f32v:
+        return shuffle32(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
+    else:
+        return shuffle64(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
+
+
+cdef inline lane odd_lanes(lane a, lane b) noexcept nogil:
+    if lane is f32v:
+        return shuffle32(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
+    else:
+        return shuffle64(a, b, 1, 3, 5, 7, 9, 11, 13, 15)
+
+
+cdef inline lane next_lanes(lane a, lane b) noexcept nogil:
+    if lane is f32v:
+        return shuffle32(a, b, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)
+    else:
+        return shuffle64(a, b, 1, 2, 3, 4, 5, 6, 7, 8)
+
+
 include "stage.pxi"
 include "pixel_lanes.pxi"
 include "filter_lanes.pxi"
+include "winograd.pxi"
 include "table.pxi"

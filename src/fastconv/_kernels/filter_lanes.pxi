@@ -462,29 +462,65 @@ cdef dim filter_packed_bytes(const Shape* shape) noexcept nogil:
     return shape.G * group_bytes(shape)
 
 
+cdef inline void pack_vector(const Shape* shape, const Weights* w, const char* data, dim filters, char* packed,
+                             dim width, lane* like) noexcept nogil:
+    """All terms of one vector of filters, `width` bytes apart: filters by terms turned over, a square at a time."""
+    cdef lane rows[MOST_LANES]
+    cdef dim off[MOST_LANES]
+    cdef dim item = shape.item
+    cdef dim lanes = sizeof(lane) // itemsize(like)
+    cdef dim terms = shape.C * shape.R * shape.S
+    cdef dim term = 0, count, i, k
+    cdef bint together
+    memset(rows, 0, sizeof(rows))
+    while term < terms:
+        count = min(lanes, terms - term)
+        filter_offsets(shape, w.c, w.r, w.s, term, count, off)
+        together = True
+        for i in range(count):
+            together = together and off[i] == off[0] + i * item
+        for k in range(filters):
+            if together:
+                memcpy(&rows[k], data + k * w.k + off[0], count * item)
+            else:
+                for i in range(count):
+                    copy_scalar(<char*> &rows[k] + i * item, data + k * w.k + off[i], item)
+        transpose_block(rows, 1, packed, width, count)
+        packed += count * width
+        term += count
+
+
 cdef void filter_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
-    cdef dim group, panel, first, last, c, r, s, k, width
+    cdef dim lanes = lanes_of(shape)
+    cdef dim terms = shape.C * shape.R * shape.S
+    cdef dim group, panel, first, filters, width, v
     cdef const char* data = w.data
     cdef const char* bias = w.bias
-    memset(packed, 0, filter_packed_bytes(shape))
     for group in range(shape.G):
         for panel in range(filter_panels(shape) if shape.K > 0 else 0):
-            first = panel * filter_width(shape)
-            last = min(shape.K, first + filter_width(shape))
             width = panel_vectors(shape, panel) * VECTOR_BYTES
+            first = panel * filter_width(shape)
+            memset(packed, 0, width)
             if bias != NULL:
-                memcpy(packed, bias + first * shape.item, (last - first) * shape.item)
+                memcpy(packed, bias + first * shape.item, min(filter_width(shape), shape.K - first) * shape.item)
             packed += width
-            for c in range(shape.C):
-                for r in range(shape.R):
-                    for s in range(shape.S):
-                        for k in range(first, last):
-                            copy_scalar(packed + (k - first) * shape.item,
-                                        data + k * w.k + c * w.c + r * w.r + s * w.s, shape.item)
-                        packed += width
+            for v in range(panel_vectors(shape, panel)):
+                filters = min(lanes, shape.K - first - v * lanes)
+                if shape.item == 4:
+                    pack_vector(shape, w, data + (first + v * lanes) * w.k, filters, packed + v * VECTOR_BYTES, width,
+                                <f32v*> NULL)
+                else:
+                    pack_vector(shape, w, data + (first + v * lanes) * w.k, filters, packed + v * VECTOR_BYTES, width,
+                                <f64v*> NULL)
+            packed += terms * width
         data += shape.K * w.k
         if bias != NULL:
             bias += shape.K * shape.item
+
+
+cdef double direct_pack_cost(const Shape* shape) noexcept nogil:
+    """Of either layout: a weight is read and written."""
+    return 3.0 * shape.G * shape.K * shape.C * shape.R * shape.S
 
 
 cdef double filter_cost(const Shape* shape) noexcept nogil:

@@ -13,11 +13,12 @@ cdef enum DType:
     INT32 = 2               # integers of either sign, modulo 2^32 and 2^64
     INT64 = 3
 
-# Which index of the register tile lies along the lanes of a vector.
+# The kernels. Direct sums differ in which index of the register tile lies along the lanes of a vector.
 cdef enum:
     PIXELS = 0
     FILTERS = 1
-    LAYOUTS = 2
+    WINOGRAD = 2
+    KERNELS = 3
 
 cdef struct Shape:
     DType dtype
@@ -50,9 +51,14 @@ cdef struct Weights:
 cdef struct Kernel:
     # Predicted time of one image, in cycles of one core; infinite where the kernel can't compute the shape.
     double (*cost)(const Shape* shape) noexcept nogil
+    # And of packing the weights.
+    double (*pack_cost)(const Shape* shape) noexcept nogil
     # Weights are packed once: `packed` has packed_bytes(shape) bytes, on a 64-byte boundary.
     dim (*packed_bytes)(const Shape* shape) noexcept nogil
     void (*pack)(const Shape* shape, const Weights* w, char* packed) noexcept nogil
+    # Whether the error bound is kept for an image, or without one, for any; NULL where it always is. Images that aren't
+    # trusted are computed by direct-filters, from the same packed weights.
+    bint (*trusted)(const Shape* shape, const char* packed, const Image* x) noexcept nogil
     # Scratch memory of one worker, on a 64-byte boundary.
     dim (*workspace_bytes)(const Shape* shape, int workers) noexcept nogil
     dim (*tasks)(const Shape* shape, int workers) noexcept nogil
@@ -60,4 +66,4 @@ cdef struct Kernel:
                 char* workspace) noexcept nogil
 
 cdef struct KernelTable:
-    Kernel kernels[LAYOUTS]
+    Kernel kernels[KERNELS]

@@ -7,10 +7,12 @@ cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void** memory, size_t alignment, size_t size)
 
 cdef KernelTable table
-table.kernels[PIXELS] = Kernel(pixel_cost, pixel_packed_bytes, pixel_pack, pixel_workspace_bytes, pixel_tasks,
-                               pixel_run)
-table.kernels[FILTERS] = Kernel(filter_cost, filter_packed_bytes, filter_pack, filter_workspace_bytes, filter_tasks,
-                                filter_run)
+table.kernels[PIXELS] = Kernel(pixel_cost, direct_pack_cost, pixel_packed_bytes, pixel_pack, NULL,
+                               pixel_workspace_bytes, pixel_tasks, pixel_run)
+table.kernels[FILTERS] = Kernel(filter_cost, direct_pack_cost, filter_packed_bytes, filter_pack, NULL,
+                                filter_workspace_bytes, filter_tasks, filter_run)
+table.kernels[WINOGRAD] = Kernel(winograd_cost, winograd_pack_cost, winograd_packed_bytes, winograd_pack,
+                                 winograd_trusted, winograd_workspace_bytes, winograd_tasks, winograd_run)
 capsule = PyCapsule_New(&table, "fastconv.kernels", NULL)
 
 cdef enum:

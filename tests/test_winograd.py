@@ -1,0 +1,231 @@
+"""Winograd's method: within the norm-wise bound on what is worst for it, and what isn't finite stays where it belongs."""
+
+import itertools
+
+import numpy as np
+import oracle
+import pytest
+from cases import DTYPES, VECTOR_BYTES, reals, same_bits, shape
+
+import fastconv
+
+FILTERS = ((16, 3), (40, 3), (6, 5), (17, 5))  # channels, rows and columns of filters; 144 terms or more
+RNG = np.random.default_rng
+
+
+def winograd(x, w, bias=None, **options):
+    return fastconv.correlate(x, w, bias=bias, method="winograd", **options)
+
+
+def check(y, exact, bound, *what):
+    assert y.shape == exact.shape
+    assert oracle.within(y, exact, oracle.largest(bound)), what
+
+
+def check_case(case, dtype, workers=1):
+    x, w, bias = reals(case, dtype)
+    for addend in (None, bias):
+        check(winograd(x, w, addend, workers=workers), *oracle.correlate(x, w, addend), case)
+
+
+@pytest.mark.parametrize(("C", "R"), FILTERS)
+def test_every_edge_of_a_tile(C, R, dtype):
+    """Tiles of y are 4 x 4 or 2 x 2; vectors hold up to 16 of them in a row."""
+    for P, Q in itertools.product((R, R + 1, 7, 8, 9), repeat=2):
+        check_case(shape(C=C, K=3, R=R, S=R, P=P, Q=Q), dtype)
+    for Q in (15, 16, 17, 31, 32, 33, 59, 60, 61, 63, 64, 65, 67, 125, 129):
+        check_case(shape(C=C, K=2, R=R, S=R, P=R, Q=Q), dtype)
+
+
+@pytest.mark.parametrize("R", [3, 5])
+def test_every_number_of_filters(R, isa, dtype):
+    """Up to two panels and one."""
+    panel = 2 * VECTOR_BYTES[isa] // np.dtype(dtype).itemsize
+    for K in range(1, 2 * panel + 2):
+        check_case(shape(C=16, K=K, R=R, S=R, P=5, Q=6), dtype)
+
+
+def test_blocks(dtype):
+    """More tiles than a block has, down and across, and wider than one block."""
+    for P, Q in ((70, 9), (9, 70), (41, 67), (5, 530)):
+        check_case(shape(N=2, C=16, K=9, R=3, S=3, P=P, Q=Q), dtype)
+        check_case(shape(C=16, K=9, R=3, S=3, P=P, Q=Q), dtype, workers=3)
+    check_case(shape(C=300, K=70, R=3, S=3, P=14, Q=14), dtype, workers=2)
+
+
+GEOMETRIES = (
+    {"padding": 1},
+    {"padding": ((2, 1), (0, 3)), "pad_value": -2.5},
+    {"mode": "same"},
+    {"mode": "full", "pad_mode": "wrap"},
+    {"padding": (3, 4), "pad_mode": "reflect"},
+    {"padding": 2, "pad_mode": "symmetric", "groups": 2},
+    {"groups": 3},
+)
+
+
+@pytest.mark.parametrize("options", GEOMETRIES, ids=str)
+@pytest.mark.parametrize(("C", "R"), FILTERS[::2])
+def test_geometry(options, C, R, dtype):
+    groups = options.get("groups", 1)
+    rng = RNG(0)
+    x = rng.standard_normal((2, groups * C, 11, 22)).astype(dtype)
+    w = rng.standard_normal((groups * 5, C, R, R)).astype(dtype)
+    bias = rng.standard_normal(groups * 5).astype(dtype)
+    exact, bound = oracle.correlate(x, w, bias, **options)
+    check(winograd(x, w, bias, **options), exact, bound)
+    channels_last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    y = winograd(channels_last, w, bias, layout="NHWC", **options)
+    check(np.moveaxis(y, -1, 1), exact, bound)
+    flipped = fastconv.convolve(x, w[..., ::-1, ::-1], bias=bias, method="winograd", **options)
+    assert same_bits(flipped, winograd(x, w, bias, **options))
+
+
+def alternating(rng, size):
+    """Signs like a chessboard's: of the highest frequency."""
+    return (-1.0) ** np.add.outer(np.arange(size[-2]), np.arange(size[-1])) * (1 + 0.4 * rng.random(size))
+
+
+def of_one_channel(values):
+    """All channels alike, so that the errors of all of them add up."""
+    return lambda rng, size: np.repeat(values(rng, (size[0], 1, *size[2:])), size[1], axis=1)
+
+
+def normal(rng, size):
+    return rng.standard_normal(size)
+
+
+def positive(rng, size):
+    return 1 + rng.random(size) / 2
+
+
+def spikes(rng, size):
+    return np.where(rng.random(size) < 0.02, rng.standard_normal(size), 0)
+
+
+def decades(rng, size):
+    return rng.standard_normal(size) * 10.0 ** rng.uniform(-6, 6, size)
+
+
+def rim(rng, size):
+    """Zeros within: the transforms weigh the outer rows and columns most."""
+    w = rng.standard_normal(size)
+    w[..., 1:-1, 1:-1] = 0
+    return w
+
+
+IMAGES = (normal, positive, spikes, decades, alternating, *map(of_one_channel, (normal, positive, spikes, alternating)))
+
+
+@pytest.mark.parametrize(("C", "R"), FILTERS)
+def test_worst_inputs_within_the_bound(C, R, dtype):
+    """Also where there are as few terms as the method takes."""
+    for image, filters in itertools.product(IMAGES, (normal, positive, rim, decades, of_one_channel(normal))):
+        rng = RNG(3)
+        x, w = image(rng, (1, C, 25, 33)).astype(dtype), filters(rng, (6, C, R, R)).astype(dtype)
+        check(winograd(x, w), *oracle.correlate(x, w), image.__name__, filters.__name__)
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_large_pixels_that_small_weights_meet(padding, dtype):
+    """At each corner and edge, where the sums' bound doesn't know of them: computed directly."""
+    for P, R, C in ((8, 3, 40), (9, 3, 40), (10, 5, 17), (11, 5, 17)):
+        H = P + R - 1
+        spikes = {0, 1, R - 1, H - R, H - 2, H - 1}
+        for i, j in itertools.product(spikes, repeat=2):
+            rng = RNG(i + 100 * j)
+            x, w = rng.standard_normal((1, C, H, H)), rng.standard_normal((8, C, R, R))
+            x[..., i, j] = 1e9
+            for r, s in np.ndindex(R, R):
+                if padding <= i - r < P - padding and padding <= j - s < P - padding:
+                    w[:, :, r, s] = 0       # valid outputs, of whatever is near the edge, don't see the spike
+            x, w = x.astype(dtype), w.astype(dtype)
+            check(winograd(x, w), *oracle.correlate(x, w), P, R, i, j)
+            check(winograd(x, w, padding=1), *oracle.correlate(x, w, padding=1), P, R, i, j)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("C", "R"), FILTERS[::2])
+def test_non_finite(value, C, R, dtype):
+    """NaN and Inf are where the direct sum has them; what else is in their tiles keeps to the bound."""
+    case = shape(N=2, C=C, K=19, R=R, S=R, P=11, Q=37)
+    x, w, bias = reals(case, dtype)
+    w[5] = 0                                # zero times Inf is NaN, and isn't left out
+    exact, bound = oracle.correlate(x, w, bias)
+    rng = RNG(2)
+    for place in [(0, 0, 0, 0), tuple(size - 1 for size in x.shape), *(tuple(rng.integers(x.shape)) for _ in range(6))]:
+        spoiled = x.copy()
+        spoiled[place] = value
+        for options in ({}, {"padding": 1, "layout": "NHWC"}):
+            image = np.moveaxis(spoiled, 1, -1) if options else spoiled
+            y = winograd(image, w, bias, **options)
+            direct = fastconv.correlate(image, w, bias=bias, method="direct", **options)
+            finite = np.isfinite(direct)
+            assert not finite.all()
+            assert np.array_equal(y[~finite], direct[~finite], equal_nan=True), (place, options)
+            assert np.isfinite(y[finite]).all(), (place, options)
+            if not options:
+                assert (abs(y - exact)[finite] <= bound.max()).all(), place
+    for k in (0, 18):
+        spoiled = w.copy()
+        spoiled[k, -1, 0, 1] = value
+        y = winograd(x, spoiled, bias)
+        direct = fastconv.correlate(x, spoiled, bias=bias, method="direct")
+        assert np.array_equal(y[:, k], direct[:, k], equal_nan=True)
+        assert (abs(np.delete(y - exact, k, 1)) <= bound.max()).all()
+
+
+def test_no_overflow_on_the_way(dtype):
+    """Values near the largest, whose transforms overflow where the sum itself doesn't."""
+    case = shape(C=16, K=3, R=3, S=3, P=9, Q=21)
+    x, w, _ = reals(case, dtype)
+    x *= np.finfo(dtype).max / 4 / np.abs(x).max()
+    w *= 1 / np.abs(w).sum()
+    exact, bound = oracle.correlate(x, w)
+    y = winograd(x, w)
+    assert np.isfinite(y).all()
+    check(y, exact, bound)
+
+
+@pytest.mark.parametrize(("C", "R"), FILTERS[1::2])
+def test_same_bits(C, R, dtype):
+    """For any number of workers, in a batch or alone, and of any strides."""
+    x, w, bias = reals(shape(N=3, C=C, K=70, R=R, S=R, P=29, Q=37), dtype)
+    y = winograd(x, w, bias, workers=1)
+    for workers in (2, 3, 5, 16):
+        assert same_bits(winograd(x, w, bias, workers=workers), y), workers
+    for image, alone in zip(x, y, strict=True):
+        assert same_bits(winograd(image, w, bias, workers=2), alone)
+    strided = np.full((3, C, x.shape[2] + 3, 2 * x.shape[3] + 1), np.nan, dtype)[:, :, 2:-1, 1::2][:, ::-1]
+    strided[...] = x
+    assert same_bits(winograd(strided, w, bias), y)
+    assert same_bits(winograd(np.asfortranarray(x), np.asfortranarray(w), bias), y)
+
+
+@pytest.mark.parametrize("name", ["float16", "complex64", "complex128"])
+def test_dtypes_computed_in_others(name):
+    rng = RNG(0)
+    x, w = ((rng.standard_normal(size) + 1j * rng.standard_normal(size)) for size in ((1, 16, 9, 21), (3, 16, 3, 3)))
+    x, w = (np.real(array).astype(name) if name == "float16" else array.astype(name) for array in (x, w))
+    check(winograd(x, w), *oracle.correlate(x, w))
+
+
+def test_what_it_cannot_compute():
+    """Named, before anything is written."""
+    for C, R, S, options in (
+        (16, 3, 5, {}), (16, 4, 4, {}), (15, 3, 3, {}), (5, 5, 5, {}), (16, 3, 3, {"stride": 2}),
+        (16, 3, 3, {"dilation": (1, 2)}), (16, 3, 3, {"dtype": "int32"}),
+    ):  # fmt: skip
+        dtype = options.pop("dtype", "float32")
+        x, w = np.ones((C, 20, 20), dtype), np.ones((2, C, R, S), dtype)
+        with pytest.raises(ValueError, match="method is 'winograd', which can't compute .* it takes floats"):
+            winograd(x, w, **options)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_chosen_for_layers(dtype):
+    """Where it saves most, it is what "auto" takes."""
+    plan = fastconv.Plan(np.ones((64, 64, 3, 3), dtype), (64, 58, 58))
+    assert plan.method == "winograd"
+    x, w, bias = reals(shape(C=64, K=64, R=3, S=3, P=20, Q=20), dtype)
+    assert same_bits(fastconv.Plan(w, x.shape, bias=bias)(x), winograd(x, w, bias))
