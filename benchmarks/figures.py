@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import numpy as np
+import roofline
 from clock import best_times
 from shapes import SHAPES, arrays
 
@@ -29,14 +30,10 @@ LAYERS = {
     "vgg-rgb": (0.60, "roofline"),
     "gray-3x3": (0.45, "roofline"),
 }
-PEAK_ROUNDS = 100_000
-COPY_BYTES = 4 << 20
 
 
 def layers(dtype, seconds):
     """Layers through a Plan, with one worker and with two."""
-    kernel = _kernels.load(_kernels.isa)
-    source, target = np.ones(COPY_BYTES, np.uint8), np.zeros(COPY_BYTES, np.uint8)
     print(f"layers, {dtype}, {_kernels.isa}: share of the FMA peak or of the roofline; two workers against one")
     for name, (goal, limit) in LAYERS.items():
         shape, (x, w) = SHAPES[name], arrays(name, dtype)
@@ -44,18 +41,15 @@ def layers(dtype, seconds):
         out = one(x)
         times = best_times(
             {
-                "peak": lambda: kernel.flops("peak", dtype, PEAK_ROUNDS),
-                "copy": lambda: np.copyto(target, source),
+                **roofline.contenders(dtype),
                 "one": lambda one=one, x=x, out=out: one(x, out),
                 "two": lambda two=two, x=x, out=out: two(x, out),
             },
             seconds,
         )
-        peak = kernel.flops("peak", dtype, PEAK_ROUNDS) / times["peak"]
-        moved = shape.bytes * x.itemsize / 4
-        # A copy reads and writes: its rate is of the bytes that it moves.
-        roofline = max(shape.flops / peak, moved * times["copy"] / (2 * COPY_BYTES))
-        reached = (shape.flops / peak if limit == "peak" else roofline) / times["one"]
+        peak, copy = roofline.rates(times, dtype)
+        least = roofline.least_time(shape, peak, copy, x.itemsize)
+        reached = (shape.flops / peak if limit == "peak" else least) / times["one"]
         print(
             f"  {name:12s} {one.method:15s} {times['one'] * 1e6:8.0f} us"
             f" {shape.flops / times['one'] / 1e9:6.1f} GFLOP/s"
