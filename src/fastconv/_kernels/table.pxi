@@ -11,6 +11,13 @@ table.kernels[PIXELS] = Kernel(pixel_cost, pixel_packed_bytes, pixel_pack, pixel
                                pixel_run)
 table.kernels[FILTERS] = Kernel(filter_cost, filter_packed_bytes, filter_pack, filter_workspace_bytes, filter_tasks,
                                 filter_run)
+table.products.vector = VECTOR_BYTES
+table.products.cycles = 1.0 / ISSUE
+table.products.gather_row = gather_row
+table.products.measure_row = measure_row
+table.products.split_spectrum = split_spectrum
+table.products.multiply = products
+table.products.store_row = store_row
 capsule = PyCapsule_New(&table, "fastconv.kernels", NULL)
 
 cdef enum:
