@@ -58,9 +58,15 @@ SHAPES = {
     "gray-11x11": Shape(1, 1, 1024, 1024, 1, 11, 11),
 }
 
+# Of filters that tests would take too long for.
+LARGE_FILTERS = {
+    "photo-31x31": Shape(1, 3, 512, 512, 16, 31, 31),
+    "gray-63x63": Shape(1, 1, 512, 512, 1, 63, 63),
+}
+
 
 def arrays(name, dtype="float32"):
     """x and w of a named shape, of normal random numbers."""
-    shape = SHAPES[name]
+    shape = (SHAPES | LARGE_FILTERS)[name]
     rng = np.random.default_rng(0)
     return rng.standard_normal(shape.x).astype(dtype), rng.standard_normal(shape.w).astype(dtype)
