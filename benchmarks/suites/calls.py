@@ -1,7 +1,7 @@
 """Whole calls: named layers, tiny problems, each method, numbers of workers."""
 
 import numpy as np
-from shapes import SHAPES, arrays
+from shapes import LARGE_FILTERS, SHAPES, arrays
 
 import fastconv
 
@@ -56,6 +56,26 @@ class Methods:
 
     def time_plan(self, name, method):
         self.plan(self.x)
+
+
+class LargeFilters:
+    """Transforms and direct sums, of a plan's call; and of a call that transforms the weights too."""
+
+    params = (list(LARGE_FILTERS), ["fft", "direct"])
+    param_names = ("shape", "method")
+
+    def setup(self, name, method):
+        self.x, self.w = arrays(name)
+        self.plan = fastconv.Plan(self.w, self.x.shape, method=method, workers=1)
+
+    def time_plan(self, name, method):
+        self.plan(self.x)
+
+    def time_correlate(self, name, method):
+        fastconv.correlate(self.x, self.w, method=method, workers=1)
+
+    def peakmem_correlate(self, name, method):
+        fastconv.correlate(self.x, self.w, method=method, workers=1)
 
 
 class Workers:
