@@ -25,7 +25,7 @@ cdef enum:
     ROWS = 12               # of y in a tile of products, at most; of which bands are made
     # Bytes.
     MOST_WORKSPACE = 12 << 20   # of a worker, where a cut can do with it
-    MOST_SUMS = 1 << 20     # spectra of sums, transformed back while they are in a cache
+    MOST_SUMS = 1 << 18     # spectra of sums, transformed back while they are in a cache
 
 _scipy_fft = None           # the module; False where there is none
 
