@@ -1,6 +1,8 @@
 """Method "fft": the contract of accuracy whatever the data, NaN and Inf, bits, geometry, memory, and without SciPy."""
 
 import itertools
+import os
+import sys
 
 import numpy as np
 import oracle
@@ -295,6 +297,10 @@ except ImportError as error:
     assert "pip install" in done.stdout
 
 
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or "libasan" in os.environ.get("LD_PRELOAD", ""),
+    reason="limits of address space are Linux's to keep, and the address sanitizer needs terabytes of it",
+)
 def test_an_allocation_that_fails(run_python):
     """Of the weights' spectra, and of a call's workspace: a MemoryError with a size."""
     script = """
