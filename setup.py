@@ -56,7 +56,10 @@ def kernel(isa, flags):
 EXTENSIONS = [
     Extension("fastconv._cpu", ["src/fastconv/_cpu.pyx"]),
     Extension("fastconv._threads", ["src/fastconv/_threads.pyx"]),
-    *(Extension(f"fastconv.{name}", [f"src/fastconv/{name}.pyx"], **NUMPY) for name in ("_problem", "_plan", "_front")),
+    *(
+        Extension(f"fastconv.{name}", [f"src/fastconv/{name}.pyx"], **NUMPY)
+        for name in ("_problem", "_spectral", "_plan", "_front")
+    ),
     *(kernel(isa, flags) for isa, flags in ISA_FLAGS.items()),
 ]
 

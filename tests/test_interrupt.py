@@ -34,8 +34,10 @@ FEW_ROWS_MANY_FILTERS = {"n": 1, "image": (64, 36, 4125), "w": (300, 64, 31, 31)
         (MANY_IMAGES, "direct-filters", 1),
         (FEW_ROWS_MANY_FILTERS, "direct-pixels", 1),
         (FEW_ROWS_MANY_FILTERS, "direct-filters", 1),
+        (MANY_IMAGES, "fft", 2),
+        (MANY_IMAGES, "fft", 1),
     ],
-    ids=["images-pixels", "images-filters", "filters-pixels", "filters-filters"],
+    ids=["images-pixels", "images-filters", "filters-pixels", "filters-filters", "images-fft", "images-fft-alone"],
 )
 def test_ctrl_c_stops_a_long_call(isa, work, method, workers):
     with subprocess.Popen(

@@ -93,7 +93,7 @@ def test_infinities_of_both_signs_are_nan(case, method, dtype):
     assert np.isnan(y).all() if case.C * case.R * case.S > 1 else (y == -np.inf).all()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "fft"])
 def test_overflow_is_infinite(method, dtype):
     x = np.full((2, 3, 40), np.finfo(dtype).max, dtype)
     assert (fastconv.correlate(x, np.ones((3, 2, 1, 1), dtype), method=method) == np.inf).all()

@@ -1,7 +1,7 @@
 """Whole calls: named layers, tiny problems, each method, numbers of workers."""
 
 import numpy as np
-from shapes import SHAPES, arrays
+from shapes import MORE_SHAPES, SHAPES, arrays
 
 import fastconv
 
@@ -56,6 +56,26 @@ class Methods:
 
     def time_plan(self, name, method):
         self.plan(self.x)
+
+
+class LargeFilters:
+    """Transforms and direct sums, of a plan's call; and of a call that transforms the weights too."""
+
+    params = (["photo-31x31", "gray-63x63"], ["fft", "direct"])
+    param_names = ("shape", "method")
+
+    def setup(self, name, method):
+        self.x, self.w = MORE_SHAPES[name].arrays("float32")
+        self.plan = fastconv.Plan(self.w, self.x.shape, method=method, workers=1)
+
+    def time_plan(self, name, method):
+        self.plan(self.x)
+
+    def time_correlate(self, name, method):
+        fastconv.correlate(self.x, self.w, method=method, workers=1)
+
+    def peakmem_correlate(self, name, method):
+        fastconv.correlate(self.x, self.w, method=method, workers=1)
 
 
 class Workers:

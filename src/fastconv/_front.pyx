@@ -8,7 +8,7 @@ from numpy cimport ndarray
 from fastconv import _complex, _kernels
 
 from fastconv._kernels.kernel cimport dim, Image, Shape, Weights
-from fastconv._plan cimport execute, method_name, prepare, Recipe, release, Small
+from fastconv._plan cimport execute, method_name, packed_bytes, prepare, Recipe, release, Small, workspace_bytes
 from fastconv._threads cimport count_workers
 from fastconv._problem cimport (
     array_argument, check_image, check_overlap, check_weights, computed_array, flag_argument, number_argument, Problem,
@@ -173,11 +173,13 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
     dtype : dtype, optional
         The result's, and what it is accumulated in: ``np.result_type(x, w)`` or one that holds it. An image of uint8
         and filters of int8 have int16 sums, which wrap; ``dtype="int32"`` is what one wants of them.
-    method : {"auto", "direct", "direct-pixels", "direct-filters", "winograd"}
+    method : {"auto", "direct", "direct-pixels", "direct-filters", "winograd", "fft"}
         How to compute. "auto" takes the method predicted to be fastest for one image's sizes. "direct" sums the
         terms in order, along vectors of pixels or of filters, of which "direct" takes the faster. "winograd" saves
-        three quarters of the multiplications of 3 x 3 filters [2]_ and two thirds of those of 5 x 5: for floats,
-        without stride and dilation, from 144 terms on.
+        three quarters of the multiplications of 3 x 3 filters [2]_ and two thirds of those of 5 x 5, without stride
+        and dilation, from 144 terms on. "fft" multiplies Fourier transforms of rows, for large filters; it needs SciPy
+        (``pip install fastconv[fft]``). Neither is for integers. What these can't be sure to compute within the error
+        bound, they sum directly.
     workers : int, optional
         Threads to use at most; negative counts from the number of CPUs. None is `get_workers`; work of less than
         about 50 microseconds stays on the calling thread. The result has the same bits for any number.
@@ -192,6 +194,8 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
     ------
     ValueError, TypeError
         For shapes that don't fit, and arguments that aren't among those above. Nothing has been written then.
+    ImportError
+        For ``method="fft"`` without SciPy. "auto" does without, then.
     MemoryError
         For a result or a workspace that can't be allocated.
 
@@ -200,8 +204,9 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
     With the direct methods every element keeps to the running error bound of a sum of products: with u the unit
     roundoff of the dtype that is computed in, n = C / groups * R * S and g = n * u / (1 - n * u),
     ``abs(computed - exact) <= g * correlate(abs(x), abs(w))`` [1]_; a bias counts as one more term, and a complex sum
-    as a real one of twice as many. The others, "auto" included, keep to the largest bound of all elements. float16 and bfloat16 are accumulated in float32 and rounded once, to the nearest.
-    Integers are exact modulo 2 to the power of their bits; bool is whether any product is true.
+    as a real one of twice as many. The others, "auto" included, keep to the largest of these bounds in the image.
+    float16 and bfloat16 are accumulated in float32 and rounded once, to the nearest. Integers are exact modulo 2 to the
+    power of their bits; bool is whether any product is true.
 
     A NaN or Inf reaches just the outputs whose window covers it. Other Python threads run meanwhile.
 
@@ -443,13 +448,13 @@ cdef class Plan:
     def workspace_bytes(self):
         if self.real is not None:
             return self.real.workspace_bytes
-        return self.recipe.kernel.workspace_bytes(&self.recipe.problem.shape, 1)
+        return workspace_bytes(&self.recipe)
 
     @property
     def packed_bytes(self):
         if self.real is not None:
             return self.real.packed_bytes
-        return self.recipe.kernel.packed_bytes(&self.recipe.problem.shape)
+        return packed_bytes(&self.recipe)
 
     def __repr__(self):
         shape = self.recipe.problem.shape

@@ -1,3 +1,5 @@
+from cpython.ref cimport PyObject
+
 from fastconv._kernels.kernel cimport dim, Image, Kernel, Weights
 from fastconv._problem cimport Problem
 
@@ -15,6 +17,7 @@ cdef struct Recipe:
     const Kernel* direct        # for images that the kernel isn't trusted with
     int method
     double cycles               # predicted, of one image
+    PyObject* spectra           # of method "fft" the Spectra, which the recipe owns, and no kernel; or NULL
     char* packed
     bint owned                  # whether packed is to be freed
     dim* rows                   # of a padded image: see Image
@@ -23,4 +26,6 @@ cdef struct Recipe:
 cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* small) except -1
 cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except -1
 cdef str method_name(const Recipe* recipe)
+cdef dim packed_bytes(const Recipe* recipe)
+cdef dim workspace_bytes(const Recipe* recipe)
 cdef void release(Recipe* recipe) noexcept

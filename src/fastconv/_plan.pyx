@@ -2,6 +2,7 @@
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from libc.math cimport INFINITY
 from libc.stdlib cimport free
 from libc.string cimport memcpy
@@ -11,9 +12,12 @@ from numpy cimport ndarray
 
 from fastconv import _kernels
 
-from fastconv._kernels.kernel cimport dim, FILTERS, Image, KERNELS, KernelTable, PIXELS, Shape, Weights
+from fastconv._kernels.kernel cimport (
+    dim, FILTERS, FLOAT32, FLOAT64, Image, KERNELS, KernelTable, PIXELS, Shape, Weights,
+)
 from fastconv._problem cimport padding_map, Problem
-from fastconv._threads cimport count_workers, run_tasks
+from fastconv._spectral cimport available, Cut, cut_problem, least_cycles, Spectra, transformed
+from fastconv._threads cimport count_workers, run_tasks, TaskFunction
 
 cnp.import_array()
 
@@ -38,14 +42,16 @@ cdef enum:
     BETWEEN_SIGNALS = 100_000_000   # cycles: Ctrl-C is looked for about this often
 
 # The methods' names, in the order of the kernels that they run.
-METHODS = ("direct-pixels", "direct-filters", "winograd")
-
+METHODS = ("direct-pixels", "direct-filters", "winograd", "fft")
 CHOICES = ("auto", "direct", *METHODS)
 LIMITS = (
     "it takes outputs at least as wide as a vector, with channels first where there are several",
     "",
-    "it takes floats, filters of 3 x 3 or 5 x 5 with 144 terms or more, and no stride or dilation, and outputs at least as large as a filter",
+    "it takes floats, filters of 3 x 3 or 5 x 5 with 144 terms or more, no stride or dilation, and outputs at least"
+    " as large as a filter",
 )
+
+cdef int FFT = METHODS.index("fft")     # of which there is no kernel
 
 cdef const KernelTable* table
 
@@ -66,6 +72,24 @@ cdef double cost(int kernel, const Shape* shape, bint once) noexcept:
     return table.kernels[kernel].cost(shape) + (table.kernels[kernel].pack_cost(shape) if once else 0)
 
 
+cdef bint transforms_pay(const Shape* shape, double others):
+    """Whether method "fft" is predicted to be faster than the cycles of the others, and can run."""
+    if shape.K == 0 or others < least_cycles(shape) or shape.dtype != FLOAT32 and shape.dtype != FLOAT64:
+        return False
+    cdef Cut cut = cut_problem(table, shape)
+    return not cut.doubtful and cut.cycles < others and available()
+
+
+cdef int check_transforms(const Shape* shape) except -1:
+    """Raise where method "fft" is asked for and can't run."""
+    if shape.dtype != FLOAT32 and shape.dtype != FLOAT64:
+        raise ValueError("method is 'fft', which rounds, with a result of integers, which are exact; expected another, "
+                         "or dtype='float64'")
+    if not available():
+        raise ImportError("method is 'fft', which needs SciPy: pip install 'fastconv[fft]'")
+    return 0
+
+
 cdef int choose_method(object method, const Shape* shape, bint once) except -1:
     """The kernel of the method that is asked for; of several, the one with the least predicted time.
 
@@ -79,8 +103,11 @@ cdef int choose_method(object method, const Shape* shape, bint once) except -1:
         for number in range(KERNELS if method == "auto" else FILTERS + 1):
             if cost(number, shape, once) < cost(best, shape, once):
                 best = number
-        return best
+        return FFT if method == "auto" and transforms_pay(shape, cost(best, shape, once)) else best
     number = METHODS.index(method)
+    if number == FFT:
+        check_transforms(shape)
+        return number
     if table.kernels[number].cost(shape) == INFINITY:
         raise ValueError(
             f"method is {method!r}, which can't compute outputs of {shape.P} x {shape.Q} with filters of"
@@ -123,14 +150,23 @@ cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* s
 
     With `small`, weights may be packed there, for a single call.
     """
-    cdef const Problem* problem = &recipe.problem
     cdef const Shape* shape = &recipe.problem.shape
+    cdef Spectra spectra
     cdef dim size
     recipe.owned = False
     recipe.packed = NULL
     recipe.rows = NULL
     recipe.columns = NULL
+    recipe.spectra = NULL
     recipe.method = choose_method(method, shape, small != NULL)
+    if recipe.method == FFT:
+        spectra = transformed(table, shape, weights)
+        if spectra is not None:
+            recipe.cycles = spectra.cut.cycles
+            recipe.spectra = <PyObject*> spectra
+            Py_INCREF(spectra)
+            return map_padding(recipe)
+        recipe.method = choose_method("direct", shape, small != NULL)
     recipe.kernel = &table.kernels[recipe.method]
     recipe.direct = &table.kernels[FILTERS]
     recipe.cycles = recipe.kernel.cost(shape)
@@ -140,13 +176,34 @@ cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* s
         recipe.packed = allocate(size, "packed weights")
         recipe.owned = True
     recipe.kernel.pack(shape, weights, recipe.packed)
+    return map_padding(recipe)
+
+
+cdef int map_padding(Recipe* recipe) except -1:
+    cdef const Problem* problem = &recipe.problem
+    cdef const Shape* shape = &recipe.problem.shape
     if problem.top or problem.bottom or problem.left or problem.right:
         recipe.rows = copied_map(padding_map(problem, shape.H, problem.top, problem.bottom))
         recipe.columns = copied_map(padding_map(problem, shape.W, problem.left, problem.right))
     return 0
 
 
+cdef dim packed_bytes(const Recipe* recipe):
+    if recipe.spectra != NULL:
+        return (<Spectra> recipe.spectra).packed_bytes()
+    return recipe.kernel.packed_bytes(&recipe.problem.shape)
+
+
+cdef dim workspace_bytes(const Recipe* recipe):
+    """Of one worker."""
+    if recipe.spectra != NULL:
+        return (<Spectra> recipe.spectra).workspace_bytes(&recipe.problem.shape)
+    return recipe.kernel.workspace_bytes(&recipe.problem.shape, 1)
+
+
 cdef void release(Recipe* recipe) noexcept:
+    Py_XDECREF(recipe.spectra)
+    recipe.spectra = NULL
     if recipe.owned:
         free(recipe.packed)
     free(recipe.rows)
@@ -163,12 +220,28 @@ cdef struct Call:
     int workers
     char* workspace
     dim workspace_bytes         # of one worker
+    PyObject* error             # the first exception of a task of method "fft"
 
 
 cdef void run_task(void* context, dim task, int worker) noexcept nogil:
     cdef const Call* call = <const Call*> context
     call.recipe.kernel.run(&call.recipe.problem.shape, call.workers, call.recipe.packed, call.x, call.y, task,
                            call.workspace + worker * call.workspace_bytes)
+
+
+cdef void run_transforms(void* context, dim task, int worker) noexcept nogil:
+    """A task of method "fft", which holds the GIL while it calls Python, but not while anything is computed."""
+    cdef Call* call = <Call*> context
+    with gil:
+        if call.error != NULL:
+            return
+        try:
+            (<Spectra> call.recipe.spectra).compute(&call.recipe.problem.shape, call.x, call.y, task,
+                                                    call.workspace + worker * call.workspace_bytes)
+        except BaseException as error:
+            if call.error == NULL:
+                Py_INCREF(error)
+                call.error = <PyObject*> error
 
 
 cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except -1:
@@ -182,8 +255,9 @@ cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except
         return 0
     x.rows = recipe.rows
     x.columns = recipe.columns
-    if recipe.kernel.trusted == NULL or recipe.kernel.trusted(shape, recipe.packed, NULL):
+    if recipe.spectra != NULL or recipe.kernel.trusted == NULL or recipe.kernel.trusted(shape, recipe.packed, NULL):
         return execute_all(recipe, x, y, workers)
+    # Image by image: what a kernel does to one must not depend on the others.
     for n in range(shape.N):
         one = recipe[0]
         one.problem.shape.N = 1
@@ -204,6 +278,7 @@ cdef int execute_all(const Recipe* recipe, const Image* x, char* y, object worke
     cdef int threads = 1
     cdef dim first = 0, last, stretch
     cdef Call call
+    cdef TaskFunction function
     cdef Small small
     cdef char* allocated = NULL
     if workers is not None or cycles > ALONE:
@@ -211,13 +286,20 @@ cdef int execute_all(const Recipe* recipe, const Image* x, char* y, object worke
         if cycles <= ALONE:
             threads = 1
         threads = min(threads, MOST_THREADS)
-    tasks = recipe.kernel.tasks(shape, threads)
+    if recipe.spectra != NULL:
+        tasks = (<Spectra> recipe.spectra).tasks(shape)
+        call.workspace_bytes = (<Spectra> recipe.spectra).own_bytes(shape)
+        function = run_transforms
+    else:
+        tasks = recipe.kernel.tasks(shape, threads)
+        call.workspace_bytes = recipe.kernel.workspace_bytes(shape, threads)
+        function = run_task
+    call.error = NULL
     call.workers = threads
     call.recipe = recipe
     call.x = x
     call.y = y
     call.workspace = NULL
-    call.workspace_bytes = recipe.kernel.workspace_bytes(shape, threads)
     threads = <int> min(<dim> threads, tasks)
     if threads == 1:
         call.workspace = small_memory(&small, call.workspace_bytes)
@@ -225,15 +307,20 @@ cdef int execute_all(const Recipe* recipe, const Image* x, char* y, object worke
         call.workspace = allocated = allocate(threads * call.workspace_bytes, "workspace")
     try:
         if cycles <= HELD:
-            run_tasks(run_task, &call, 0, tasks, 1)
+            run_tasks(function, &call, 0, tasks, 1)
         else:
             stretch = max(<dim> threads, <dim> min(<double> tasks, tasks * threads * (BETWEEN_SIGNALS / cycles)))
             while first < tasks:
                 last = min(tasks, first + stretch)
                 with nogil:
-                    run_tasks(run_task, &call, first, last, threads)
+                    run_tasks(function, &call, first, last, threads)
                 first = last
                 PyErr_CheckSignals()
+                if call.error != NULL:
+                    break
+        if call.error != NULL:
+            raise <object> call.error
     finally:
+        Py_XDECREF(call.error)
         free(allocated)
     return 0

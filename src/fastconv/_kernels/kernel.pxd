@@ -65,5 +65,29 @@ cdef struct Kernel:
     void (*run)(const Shape* shape, int workers, const char* packed, const Image* x, char* y, dim task,
                 char* workspace) noexcept nogil
 
+# Of method "fft", what has a loop over every value: see products.pxi.
+cdef struct Product:
+    dim item                # bytes of one value
+    dim C, R, K, P          # channels, rows of a filter, filters and rows of y
+    dim rows                # of x, of each channel
+    dim p_step, r_step
+    dim frequencies
+    dim x_plane, w_plane    # bytes from one plane to the next
+    dim y_k, y_p            # byte strides of y's spectra, whose real and imaginary parts lie side by side
+
+cdef struct Products:
+    dim vector              # bytes of a vector
+    double cycles           # of a multiply-add of vectors
+    void (*gather_row)(const Shape* shape, const Image* x, const char* channel, dim h, dim first, dim count,
+                       char* to) noexcept nogil
+    void (*measure_row)(dim item, const char* row, dim count, dim first, dim last, double* squares,
+                        double* core) noexcept nogil
+    void (*split_spectrum)(dim item, const char* spectrum, dim count, char* to, dim pitch,
+                           bint conjugate) noexcept nogil
+    void (*multiply)(const Product* g, const char* x, const char* w, char* y) noexcept nogil
+    double (*store_row)(dim item, const char* sums, dim step, dim count, const char* bias, char* y,
+                        dim y_step) noexcept nogil
+
 cdef struct KernelTable:
     Kernel kernels[KERNELS]
+    Products products

@@ -13,6 +13,13 @@ table.kernels[FILTERS] = Kernel(filter_cost, direct_pack_cost, filter_packed_byt
                                 filter_workspace_bytes, filter_tasks, filter_run)
 table.kernels[WINOGRAD] = Kernel(winograd_cost, winograd_pack_cost, winograd_packed_bytes, winograd_pack,
                                  winograd_trusted, winograd_workspace_bytes, winograd_tasks, winograd_run)
+table.products.vector = VECTOR_BYTES
+table.products.cycles = 1.0 / ISSUE
+table.products.gather_row = gather_row
+table.products.measure_row = measure_row
+table.products.split_spectrum = split_spectrum
+table.products.multiply = products
+table.products.store_row = store_row
 capsule = PyCapsule_New(&table, "fastconv.kernels", NULL)
 
 cdef enum:

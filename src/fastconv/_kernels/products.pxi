@@ -1,0 +1,223 @@
+# Products of spectra, for method "fft": of rows along their columns, each row transformed on its own.
+#
+# Of one frequency, Y[k][p] = sum over c, r of X[c][p * p_step + r * r_step] * conj(W[k][c][r]), a short correlation
+# along rows, with frequencies in the lanes. A complex product (a + ib) (c + id) takes three real ones: ac, bd and
+# (a + b) (c + d), whose sums make up both parts at the end. So spectra are kept as three planes, a, b and a + b,
+# and the register tile knows real numbers only: acc[i][k] += x[i] * w[k], all of them vectors, i < mp rows and
+# k < mk filters.
+# Two filters by many rows: weights come from the second-level cache, 10 bytes a cycle; by six rows of four, 21.
+#
+# Planes of x: [vector of frequencies][plane][c][row]. Planes of w: [vector of frequencies][plane], then for each pair
+# of filters [c][r][filter]. All of it is read in order. Lanes past the last frequency are 0.
+
+from libc.math cimport fabs
+
+cdef enum:
+    MOST_SUMS = 24          # of a tile
+    MOST_TILES = 6          # whose sums wait until all planes are done
+    PLANE_SUMS = MOST_SUMS * MOST_TILES
+
+ctypedef fused real:
+    float
+    double
+
+
+cdef inline void split_planes(const real* spectrum, dim count, real* to, dim pitch, real sign) noexcept nogil:
+    """One spectrum into its planes, which are `pitch` values apart; the imaginary part times `sign`."""
+    cdef dim lanes = VECTOR_BYTES // sizeof(real)
+    cdef dim whole = count // lanes
+    cdef dim j, i
+    for j in range(whole):
+        for i in range(lanes):
+            to[i] = spectrum[2 * i]
+            to[pitch + i] = sign * spectrum[2 * i + 1]
+            to[2 * pitch + i] = spectrum[2 * i] + sign * spectrum[2 * i + 1]
+        spectrum += 2 * lanes
+        to += 3 * pitch
+    count -= whole * lanes
+    if count > 0:
+        for i in range(lanes):
+            to[i] = to[pitch + i] = to[2 * pitch + i] = 0
+        for i in range(count):
+            to[i] = spectrum[2 * i]
+            to[pitch + i] = sign * spectrum[2 * i + 1]
+            to[2 * pitch + i] = spectrum[2 * i] + sign * spectrum[2 * i + 1]
+
+
+cdef void split_spectrum(dim item, const char* spectrum, dim count, char* to, dim pitch, bint conjugate) noexcept nogil:
+    if item == 4:
+        split_planes(<const float*> spectrum, count, <float*> to, pitch // 4, -1.0 if conjugate else 1.0)
+    else:
+        split_planes(<const double*> spectrum, count, <double*> to, pitch // 8, -1.0 if conjugate else 1.0)
+
+
+cdef inline void product_tile(const Product* g, const char* x, const char* w, lane* sums, int mk,
+                              int mp) noexcept nogil:
+    """Sums of one plane of mp rows x mk filters."""
+    cdef lane acc[MOST_SUMS]
+    cdef lane b[2]
+    cdef lane a, zero
+    cdef dim step = g.p_step * VECTOR_BYTES
+    cdef const char* row
+    cdef dim c, r
+    cdef int i, k
+    memset(&zero, 0, VECTOR_BYTES)
+    for i in range(mp):
+        for k in range(mk):
+            acc[i * mk + k] = zero
+    for c in range(g.C):
+        for r in range(g.R):
+            for k in range(mk):
+                b[k] = (<const lane*> w)[k]
+            w += mk * VECTOR_BYTES
+            row = x + r * g.r_step * VECTOR_BYTES
+            for i in range(mp):
+                a = (<const lane*> (row + i * step))[0]
+                for k in range(mk):
+                    acc[i * mk + k] = acc[i * mk + k] + a * b[k]
+        x += g.rows * VECTOR_BYTES
+    for i in range(mp):
+        for k in range(mk):
+            sums[i * mk + k] = acc[i * mk + k]
+
+
+cdef inline void store_tile(const Product* g, const lane* sums, char* y, dim lanes, int mk, int mp) noexcept nogil:
+    """The spectra of mp rows x mk filters from the sums of three planes; so many lanes of each."""
+    cdef lane pair[2]
+    cdef lane re, im
+    cdef char* to
+    cdef const lane* both = sums + 2 * PLANE_SUMS
+    cdef int i, k
+    for i in range(mp):
+        for k in range(mk):
+            re = sums[i * mk + k] - sums[PLANE_SUMS + i * mk + k]
+            im = both[i * mk + k] - sums[i * mk + k] - sums[PLANE_SUMS + i * mk + k]
+            pair[0] = interleave_low(re, im)
+            pair[1] = interleave_high(re, im)
+            to = y + k * g.y_k + i * g.y_p
+            if lanes == VECTOR_BYTES // itemsize(sums):
+                (<lane*> to)[0] = pair[0]
+                (<lane*> to)[1] = pair[1]
+            else:
+                memcpy(to, pair, 2 * lanes * itemsize(sums))
+
+
+cdef inline void product_rows(const Product* g, const char* x, const char* w, char* y, dim lanes, lane* like, int mk,
+                              int mp) noexcept nogil:
+    """All rows of a pair of filters. The last tile moves up, over its neighbour.
+
+    A plane at a time over several tiles, so that its weights stay in the first-level cache. Assumes mp <= P.
+    """
+    cdef lane sums[3 * PLANE_SUMS]
+    cdef dim p = 0, plane, row
+    cdef int t
+    while p < g.P:
+        for plane in range(3):
+            for t in range(MOST_TILES):
+                if p + t * mp >= g.P:
+                    break
+                row = min(p + t * mp, g.P - mp)
+                product_tile(g, x + plane * g.x_plane + row * g.p_step * VECTOR_BYTES, w + plane * g.w_plane,
+                             sums + plane * PLANE_SUMS + t * MOST_SUMS, mk, mp)
+        for t in range(MOST_TILES):
+            if p + t * mp >= g.P:
+                break
+            row = min(p + t * mp, g.P - mp)
+            store_tile(g, sums + t * MOST_SUMS, y + row * g.y_p, lanes, mk, mp)
+        p += MOST_TILES * mp
+
+
+cdef inline void products_any(const Product* g, const char* x, const char* w, char* y, lane* like) noexcept nogil:
+    cdef dim full = VECTOR_BYTES // itemsize(like)
+    cdef dim vector, lanes, k
+    cdef const char* panel
+    for vector in range(ceil_div(g.frequencies, full)):
+        lanes = min(full, g.frequencies - vector * full)
+        for k in range(0, g.K, 2):
+            panel = w + k * g.C * g.R * VECTOR_BYTES
+            if g.K - k > 1 and g.P >= PRODUCT_MP:
+                product_rows(g, x, panel, y + k * g.y_k, lanes, like, 2, PRODUCT_MP)
+            elif g.K - k > 1:
+                product_rows(g, x, panel, y + k * g.y_k, lanes, like, 2, 1)
+            elif g.P >= 12:
+                product_rows(g, x, panel, y + k * g.y_k, lanes, like, 1, 12)
+            else:
+                product_rows(g, x, panel, y + k * g.y_k, lanes, like, 1, 1)
+        x += 3 * g.x_plane
+        w += 3 * g.w_plane
+        y += 2 * VECTOR_BYTES
+
+
+cdef void products(const Product* g, const char* x, const char* w, char* y) noexcept nogil:
+    if g.item == 4:
+        products_any(g, x, w, y, <f32v*> NULL)
+    else:
+        products_any(g, x, w, y, <f64v*> NULL)
+
+
+cdef inline void measure(const real* row, dim count, dim first, dim last, double* squares, double* core) noexcept nogil:
+    """The sum of a row's squares, Inf where it underflows, and that of magnitudes in columns first .. last-1."""
+    cdef double total[8]
+    cdef double inside[8]
+    cdef dim i = 0
+    cdef int j
+    for j in range(8):
+        total[j] = inside[j] = 0
+    for i in range(0, count - 7, 8):
+        for j in range(8):
+            total[j] += <double> row[i + j] * row[i + j]
+    for i in range(count - count % 8, count):
+        total[0] += <double> row[i] * row[i]
+    for i in range(first, last - 7, 8):
+        for j in range(8):
+            inside[j] += fabs(row[i + j])
+    for i in range(max(first, last - (last - first) % 8), last):
+        inside[0] += fabs(row[i])
+    squares[0] = ((total[0] + total[1]) + (total[2] + total[3])) + ((total[4] + total[5]) + (total[6] + total[7]))
+    if squares[0] < 1e-290:     # perhaps of numbers whose squares are too small
+        for i in range(count):
+            if row[i] != 0:
+                squares[0] = INFINITY
+    core[0] = ((inside[0] + inside[1]) + (inside[2] + inside[3])) + ((inside[4] + inside[5]) + (inside[6] + inside[7]))
+
+
+cdef void measure_row(dim item, const char* row, dim count, dim first, dim last, double* squares,
+                      double* core) noexcept nogil:
+    if item == 4:
+        measure(<const float*> row, count, first, last, squares, core)
+    else:
+        measure(<const double*> row, count, first, last, squares, core)
+
+
+cdef double store_row(dim item, const char* sums, dim step, dim count, const char* bias, char* y,
+                      dim y_step) noexcept nogil:
+    """Every step-th sum and the bias into a row of y; returns the largest magnitude of a sum, or one that isn't finite.
+
+    Magnitudes are compared as integers, in whose order Inf and NaN come last.
+    """
+    cdef unsigned int most32 = 0, bits32
+    cdef unsigned long long most64 = 0, bits64
+    cdef float bias32, largest32
+    cdef double bias64, largest64
+    cdef dim i
+    if item == 4:
+        bias32 = (<const float*> bias)[0]
+        if step == 1 and y_step == 4:
+            for i in range(count):
+                bits32 = (<const unsigned int*> sums)[i] & 0x7fffffffu
+                most32 = max(most32, bits32)
+                (<float*> y)[i] = (<const float*> sums)[i] + bias32
+        else:
+            for i in range(count):
+                bits32 = (<const unsigned int*> sums)[i * step] & 0x7fffffffu
+                most32 = max(most32, bits32)
+                (<float*> (y + i * y_step))[0] = (<const float*> sums)[i * step] + bias32
+        memcpy(&largest32, &most32, 4)
+        return largest32
+    bias64 = (<const double*> bias)[0]
+    for i in range(count):
+        bits64 = (<const unsigned long long*> sums)[i * step] & 0x7fffffffffffffffu
+        most64 = max(most64, bits64)
+        (<double*> (y + i * y_step))[0] = (<const double*> sums)[i * step] + bias64
+    memcpy(&largest64, &most64, 8)
+    return largest64
