@@ -18,7 +18,7 @@ try:
     plan(images, out=out)
 except KeyboardInterrupt:
     print("interrupted", out[0, 0, 0, 0] != 0, out[-1, -1, -1, -1] == 0)
-print(fastconv.correlate(np.ones((64, 50, 50)), np.ones((8, 64, 3, 3)), workers=2)[-1, -1, -1])
+print(np.rint(fastconv.correlate(np.ones((64, 50, 50)), np.ones((8, 64, 3, 3)), workers=2)[-1, -1, -1]))
 """
 
 # Many seconds of work in little memory.

@@ -1,4 +1,4 @@
-"""Winograd's method: within the norm-wise bound on what is worst for it, and what isn't finite stays where it belongs."""
+"""Winograd's method: within the norm-wise bound on what is worst for it; what isn't finite stays where it belongs."""
 
 import itertools
 
@@ -218,7 +218,7 @@ def test_what_it_cannot_compute():
     ):  # fmt: skip
         dtype = options.pop("dtype", "float32")
         x, w = np.ones((C, 20, 20), dtype), np.ones((2, C, R, S), dtype)
-        with pytest.raises(ValueError, match="method is 'winograd', which can't compute .* it takes floats"):
+        with pytest.raises(ValueError, match=r"method is 'winograd', which can't compute .* it takes floats"):
             winograd(x, w, **options)
 
 

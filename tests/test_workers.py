@@ -192,7 +192,7 @@ def test_64_threads_at_once():
         start.wait(timeout=60)
         for x, w, bias, options in problems:
             y = fastconv.correlate(x, w, bias=bias, workers=1 + thread % 3, **options)
-            results.append(np.array_equal(y, soak.rounded(soak.summed(x, w, bias, **options), x.dtype)))
+            results.append(soak.equal(y, soak.rounded(soak.summed(x, w, bias, **options), x.dtype)))
             results.append(shared.right(thread))
         return results
 
@@ -241,7 +241,7 @@ def test_a_child_forked_before_any_call_computes(run_python):
     x, w = np.ones((16, 100, 100), np.float32), np.ones((16, 16, 5, 5), np.float32)
     child = os.fork()
     if child == 0:
-        os._exit(0 if (fastconv.correlate(x, w, workers=3) == 400).all() else 1)
+        os._exit(0 if (np.rint(fastconv.correlate(x, w, workers=3)) == 400).all() else 1)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
     done = run_python(lines(script), timeout=30)
@@ -309,11 +309,11 @@ def test_an_allocation_that_fails(run_python):
                 except MemoryError as error:
                     if not any(digit in str(error) for digit in "123456789"):
                         print(name, "without its size:", error)
-            if used() - before > 32 << 20:      # the C library keeps some that is freed
+            if used() - before > 32 << 20:      # the C library keeps some that is freed, and 64 MiB for each arena
                 print(name, "keeps", used() - before)
         print((fastconv.correlate(x, w) == 9).all())
     """
-    done = run_python(lines(script), OPENBLAS_NUM_THREADS="1")
+    done = run_python(lines(script), OPENBLAS_NUM_THREADS="1", MALLOC_ARENA_MAX="1")
     assert done.stdout == "True\n", done.stdout + done.stderr
 
 

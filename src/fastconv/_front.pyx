@@ -285,8 +285,8 @@ cdef class Plan:
     """A correlation or convolution with one bank of filters, settled once: method chosen, weights packed.
 
     Calling a plan saves what `correlate` and `convolve` do anew for each call, which is most of the time of a small
-    problem. As weights are packed once, it may take a method whose packing wouldn't pay for a single call. A plan doesn't change after it is made; any number of threads may call it at once. It keeps its own
-    copy of the weights.
+    problem. As weights are packed once, it may take a method whose packing wouldn't pay for a single call. A plan
+    doesn't change after it is made; any number of threads may call it at once. It keeps its own copy of the weights.
 
     Parameters
     ----------

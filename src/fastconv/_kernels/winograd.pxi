@@ -8,16 +8,16 @@
 # S. Winograd, Arithmetic Complexity of Computations, SIAM, 1980; A. Lavin and S. Gray, Fast Algorithms for
 # Convolutional Neural Networks, CVPR 2016. Polynomials are evaluated at 0, +-ALPHA, +-2 ALPHA and infinity. With points
 # around 1 the transforms lose least (B. Barabasz et al., Error Analysis and Improving the Accuracy of Winograd
-# Convolution for Deep Neural Networks, ACM TOMS 46(4), 2020), and as ALPHA is 45/64, all of their constants are exact in
-# float32. B' depends on the points alone, so filters of 3 and of 5 share it.
+# Convolution for Deep Neural Networks, ACM TOMS 46(4), 2020), and as ALPHA is 45/64, all of their constants are exact
+# in float32. B' depends on the points alone, so filters of 3 and of 5 share it.
 #
 # For each block of tiles:
 #     V[xi][c][tile] = B' x B         lanes hold tiles that are neighbours in a row
 #     M[xi][tile][k] = sum over c     the register tile of filter_lanes.pxi, tiles as its pixels
 #     Y              = A' M A         lanes hold filters; then transposed into y as that file's sums are
 #
-# A tile whose result isn't finite has met a NaN or Inf, which it has spread, or has overflowed on the way: it is computed
-# again as a direct sum, a problem of its own.
+# A tile whose result isn't finite has met a NaN or Inf, which it has spread, or has overflowed on the way: it is
+# computed again as a direct sum, a problem of its own.
 #
 # Packed weights: what filter_lanes.pxi packs; what is known of whom to trust, see there; then for each group, for each
 # panel of filters, [xi][c][nv vectors].
@@ -490,8 +490,8 @@ cdef inline double weight(const Shape* shape, const char* value) noexcept nogil:
 # is at its edges could matter.
 
 cdef struct Trust:
-    # Followed by, for each channel of each group, in double precision, the largest weight, and the sum of the magnitudes
-    # that a filter has of it, on average.
+    # Followed by, for each channel of each group, in double precision, the largest weight, and the sum of the
+    # magnitudes that a filter has of it, on average.
     dim sure                    # whether any image keeps the bound
 
 
