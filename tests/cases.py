@@ -6,7 +6,7 @@ from shapes import Shape
 from fastconv import _kernels
 
 DTYPES = ("float32", "float64")
-METHODS = ("direct", "direct-pixels", "direct-filters")
+METHODS = ("direct", "direct-pixels", "direct-filters", "direct-matrix")
 VECTOR_BYTES = {"baseline": 16, "avx2": 32, "avx512": 64}
 
 
@@ -16,9 +16,11 @@ def shape(*, N=1, C=1, K=1, R=1, S=1, P=1, Q=1):
 
 
 def methods(shape, dtype):
-    """The methods that can compute a shape with the kernels in use: pixels in the lanes need a vector of them."""
+    """The direct methods that can compute a shape with the kernels in use."""
     lanes = VECTOR_BYTES[_kernels.isa] // np.dtype(dtype).itemsize
-    return [method for method in METHODS if method != "direct-pixels" or shape.y[3] >= lanes]
+    wide, matrix = shape.y[3] >= lanes, shape.R == shape.S == 1
+    unable = {"direct-pixels": not wide, "direct-matrix": not matrix}
+    return [method for method in METHODS if not unable.get(method)]
 
 
 def reals(shape, dtype, seed=0):

@@ -385,7 +385,7 @@ def problem(rng, numbers):
         ("pad_mode", ("constant", "reflect", "symmetric", "edge", "wrap")),
         ("pad_value", (0, 1, -2.5)),
         ("workers", (None, 1, 2, 3, -1)),
-        ("method", ("auto", "direct", "direct-pixels", "direct-filters", "winograd")),
+        ("method", ("auto", "direct", "direct-pixels", "direct-filters", "direct-matrix", "winograd", "fft")),
         ("dtype", (None, "float64", "complex64")),
     ):
         if rng.random() < 0.25:

@@ -44,7 +44,10 @@ class Tiny:
 class Methods:
     """Every method where it can compute the shape: a slip of one that isn't chosen shows too."""
 
-    params = (["64x58", "512x9", "vgg-rgb", "gray-3x3"], ["direct-pixels", "direct-filters", "winograd"])
+    params = (
+        ["64x58", "512x9", "256x56-1x1", "vgg-rgb", "gray-3x3"],
+        ["direct-pixels", "direct-filters", "direct-matrix", "winograd"],
+    )
     param_names = ("shape", "method")
 
     def setup(self, name, method):

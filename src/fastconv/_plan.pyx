@@ -13,7 +13,7 @@ from numpy cimport ndarray
 from fastconv import _kernels
 
 from fastconv._kernels.kernel cimport (
-    dim, FILTERS, FLOAT32, FLOAT64, Image, KERNELS, KernelTable, PIXELS, Shape, Weights,
+    DIRECT, dim, FILTERS, FLOAT32, FLOAT64, Image, KERNELS, KernelTable, PIXELS, Shape, Weights,
 )
 from fastconv._problem cimport padding_map, Problem
 from fastconv._spectral cimport available, Cut, cut_problem, least_cycles, Spectra, transformed
@@ -42,11 +42,12 @@ cdef enum:
     BETWEEN_SIGNALS = 100_000_000   # cycles: Ctrl-C is looked for about this often
 
 # The methods' names, in the order of the kernels that they run.
-METHODS = ("direct-pixels", "direct-filters", "winograd", "fft")
+METHODS = ("direct-pixels", "direct-filters", "direct-matrix", "winograd", "fft")
 CHOICES = ("auto", "direct", *METHODS)
 LIMITS = (
     "it takes outputs at least as wide as a vector, with channels first where there are several",
     "",
+    "it takes filters of 1 x 1, with channels first",
     "it takes floats, filters of 3 x 3 or 5 x 5 with 144 terms or more, no stride or dilation, and outputs at least"
     " as large as a filter",
 )
@@ -100,7 +101,7 @@ cdef int choose_method(object method, const Shape* shape, bint once) except -1:
     if not isinstance(method, str) or method not in CHOICES:
         raise ValueError(f"method is {method!r}; expected one of {', '.join(map(repr, CHOICES))}")
     if method == "auto" or method == "direct":
-        for number in range(KERNELS if method == "auto" else FILTERS + 1):
+        for number in range(KERNELS if method == "auto" else DIRECT):
             if cost(number, shape, once) < cost(best, shape, once):
                 best = number
         return FFT if method == "auto" and transforms_pay(shape, cost(best, shape, once)) else best

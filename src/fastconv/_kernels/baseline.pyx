@@ -58,6 +58,7 @@ cdef inline lane next_lanes(lane a, lane b) noexcept nogil:
 include "stage.pxi"
 include "pixel_lanes.pxi"
 include "filter_lanes.pxi"
+include "matrix.pxi"
 include "winograd.pxi"
 include "products.pxi"
 include "table.pxi"

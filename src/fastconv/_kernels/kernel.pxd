@@ -17,8 +17,10 @@ cdef enum DType:
 cdef enum:
     PIXELS = 0
     FILTERS = 1
-    WINOGRAD = 2
-    KERNELS = 3
+    MATRIX = 2
+    DIRECT = 3              # so many of them
+    WINOGRAD = 3
+    KERNELS = 4
 
 cdef struct Shape:
     DType dtype

@@ -19,6 +19,7 @@ cdef enum:
     PIXEL_TASKS = 32            # bands of rows in all images: enough for many cores, few enough to cost nothing
     WIDEST_STRIP = 2048         # columns
     NARROWEST_STRIP = 256
+    CACHE_BYTES = 32 * 1024     # of the first level
 
 cdef struct PixelTile:
     dim C, R, S
@@ -364,5 +365,8 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
     # A term of a tile issues rows * nv multiply-adds, but no faster than each can follow the one before it. Most
     # vector loads straddle two cache lines and count twice; two loads a cycle.
     term = max(rows * nv / ISSUE, (rows + 2 * nv) / 2, <double> LATENCY)
+    # Each panel reads x again; where rows don't stay in the first-level cache, from the second.
+    if filters > PIXEL_MR and <double> shape.C * reach_h(shape, 1) * shape.W * shape.item > CACHE_BYTES:
+        term += nv * 8 / (<double> shape.R * shape.S)
     return shape.G * (staging + <double> shape.P * ceil_div(shape.Q, lanes) * filters / (rows * nv)
                       * (terms * term + 20))

@@ -11,6 +11,8 @@ table.kernels[PIXELS] = Kernel(pixel_cost, direct_pack_cost, pixel_packed_bytes,
                                pixel_workspace_bytes, pixel_tasks, pixel_run)
 table.kernels[FILTERS] = Kernel(filter_cost, direct_pack_cost, filter_packed_bytes, filter_pack, NULL,
                                 filter_workspace_bytes, filter_tasks, filter_run)
+table.kernels[MATRIX] = Kernel(matrix_cost, direct_pack_cost, matrix_packed_bytes, matrix_pack, NULL,
+                               matrix_workspace_bytes, matrix_tasks, matrix_run)
 table.kernels[WINOGRAD] = Kernel(winograd_cost, winograd_pack_cost, winograd_packed_bytes, winograd_pack,
                                  winograd_trusted, winograd_workspace_bytes, winograd_tasks, winograd_run)
 table.products.vector = VECTOR_BYTES

@@ -24,6 +24,7 @@ cdef extern from *:
     ctypedef unsigned long long i64v
     f32v shuffle32 "__builtin_shufflevector"(f32v a, f32v b, ...) noexcept nogil
     f64v shuffle64 "__builtin_shufflevector"(f64v a, f64v b, ...) noexcept nogil
+    void prefetch_to_write "__builtin_prefetch"(const void* address, int write) noexcept nogil
 
 cdef enum:
     MOST_LANES = 16
@@ -79,6 +80,10 @@ cdef inline dim ceil_div(dim a, dim b) noexcept nogil:
     if a <= b:
         return a > 0
     return (a + b - 1) // b
+
+
+cdef inline dim whole_lines(dim size) noexcept nogil:
+    return (size + LINE - 1) // LINE * LINE
 
 
 cdef inline dim split(dim total, dim parts, dim i) noexcept nogil:

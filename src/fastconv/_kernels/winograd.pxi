@@ -31,6 +31,7 @@ cdef extern from *:
     double ALPHA
 
 cdef enum:
+    STREAM = 4                      # bytes of weights that arrive in a cycle from beyond the second-level cache
     POINTS = 6
     MOST_SIDE = 5                   # rows and columns of a filter
     MOST_TILE = 4                   # rows and columns of the largest tile of y
@@ -137,10 +138,6 @@ cdef inline dim xi_vectors(const Shape* shape, dim nv) noexcept nogil:
 
 
 # The parts of a worker's memory, one after the other, each on a cache line.
-
-cdef inline dim whole_lines(dim size) noexcept nogil:
-    return (size + LINE - 1) // LINE * LINE
-
 
 cdef inline dim slab_bytes(const Shape* shape, const WinogradGrid* g) noexcept nogil:
     """V of one xi. An odd number of lines: the 36 that are written at once fall into different sets of a cache."""
@@ -693,16 +690,23 @@ cdef void winograd_pack(const Shape* shape, const Weights* w, char* packed) noex
 
 
 cdef double winograd_cost(const Shape* shape) noexcept nogil:
-    cdef double tiles, tile, vectors
+    cdef WinogradGrid grid
+    cdef double tiles, vectors, sums, stream, rows
     if (shape.dtype != FLOAT32 and shape.dtype != FLOAT64 or shape.R != 3 and shape.R != 5
             or shape.S != shape.R or shape.P < shape.R or shape.Q < shape.S or shape.C * shape.R * shape.S < LEAST_TERMS
             or shape.p_step > 1 or shape.q_step > 1 or shape.r_step > 1 or shape.s_step > 1):
         return INFINITY
-    tiles = <double> ceil_div(shape.P, POINTS + 1 - shape.R) * ceil_div(shape.Q, POINTS + 1 - shape.S)
+    grid = winograd_grid(shape, 1)
+    tiles = <double> grid.down * grid.across
     vectors = ceil_div(shape.K * shape.item, VECTOR_BYTES)
-    # 36 terms a channel in the tile; the transforms of x, a vector of tiles at a time; of y, a vector of filters.
-    tile = POINTS * POINTS * shape.C * vectors / ISSUE + shape.C * 8 + vectors * 200
-    return shape.G * tiles * tile
+    # The tile's multiply-adds, or the time in which transformed weights arrive, once for each block.
+    sums = POINTS * POINTS * shape.C * vectors * tiles / ISSUE
+    stream = <double> winograd_group_bytes(shape) * grid.bands * grid.pieces
+    if winograd_group_bytes(shape) > WINOGRAD_BYTES:
+        sums = max(sums, stream / STREAM)
+    # The transforms of x, of rows of vectors of tiles, and of y, each tile and vector of filters.
+    rows = <double> grid.down * ceil_div(grid.across * shape.item, VECTOR_BYTES)
+    return shape.G * (sums * 1.2 + rows * shape.C * 250 + tiles * vectors * 200 * (grid.m * grid.m) / 16)
 
 
 cdef double winograd_pack_cost(const Shape* shape) noexcept nogil:
