@@ -33,11 +33,11 @@ LAYERS = {
 
 
 def layers(dtype, seconds):
-    """Layers through a Plan, with one worker and with two."""
+    """Layers through a direct Plan, with one worker and with two."""
     print(f"layers, {dtype}, {_kernels.isa}: share of the FMA peak or of the roofline; two workers against one")
     for name, (goal, limit) in LAYERS.items():
         shape, (x, w) = SHAPES[name], arrays(name, dtype)
-        one, two = (fastconv.Plan(w, x.shape, workers=workers) for workers in (1, 2))
+        one, two = (fastconv.Plan(w, x.shape, method="direct", workers=workers) for workers in (1, 2))
         out = one(x)
         times = best_times(
             {
@@ -87,7 +87,7 @@ x, w, y = (np.ones(sizes, {dtype!r}) for sizes in (shape.x, shape.w, shape.y[1:]
 fastconv.correlate(np.ones((1, 40, 40), {dtype!r}), np.ones((1, 1, 1, 1), {dtype!r}))
 open("/proc/self/clear_refs", "w").write("5")   # the peak begins anew
 before = status("VmRSS")
-plan = fastconv.Plan(w, x.shape, workers=1)
+plan = fastconv.Plan(w, x.shape, method="direct", workers=1)
 plan(x, y)
 print(status("VmHWM") - before, plan.packed_bytes >> 10)
 """

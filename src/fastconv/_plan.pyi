@@ -3,3 +3,5 @@
 METHODS: tuple[str, ...]
 
 def use_isa(isa: str) -> None: ...
+CHOICES: tuple[str, ...]
+LIMITS: tuple[str, ...]
