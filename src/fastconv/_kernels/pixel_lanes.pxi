@@ -366,7 +366,7 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
     # vector loads straddle two cache lines and count twice; two loads a cycle.
     term = max(rows * nv / ISSUE, (rows + 2 * nv) / 2, <double> LATENCY)
     # Each panel reads x again; where rows don't stay in the first-level cache, from the second.
-    if filters > PIXEL_MR and <double> shape.C * reach_h(shape, 1) * shape.W * shape.item > CACHE_BYTES:
+    if filters > PIXEL_MR and <double> shape.C * reach_h(shape, PIXEL_MR) * shape.W * shape.item > CACHE_BYTES:
         term += nv * 8 / (<double> shape.R * shape.S)
     return shape.G * (staging + <double> shape.P * ceil_div(shape.Q, lanes) * filters / (rows * nv)
                       * (terms * term + 20))
