@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import oracle
 
 DTYPES = ("float16", "float32", "float64", "complex64", "complex128", "int8", "int32", "int64")
-METHODS = ("direct-pixels", "direct-filters", "direct-matrix", "winograd", "fft")
+METHODS = _plan.METHODS
 NAMES = ("seed", "digit", "thumbnail", "vgg-rgb", "rgb-7x7", "64x58", "256x16", "512x9", "2048x7-1x1", "gray-11x11")
 OPTIONS = {  # one padded, dilated, grouped and strided problem beside the plain ones
     "odd": (

@@ -13,7 +13,7 @@ from numpy cimport ndarray
 from fastconv import _kernels
 
 from fastconv._kernels.kernel cimport (
-    DIRECT, dim, FILTERS, FLOAT32, FLOAT64, Image, KERNELS, KernelTable, PIXELS, Shape, Weights,
+    DIRECT, dim, FILTERS, Image, is_float, KERNELS, KernelTable, PIXELS, Shape, Weights,
 )
 from fastconv._problem cimport padding_map, Problem
 from fastconv._spectral cimport available, Cut, cut_problem, least_cycles, Spectra, transformed
@@ -75,7 +75,7 @@ cdef double cost(int kernel, const Shape* shape, bint once) noexcept:
 
 cdef bint transforms_pay(const Shape* shape, double others):
     """Whether method "fft" is predicted to be faster than the cycles of the others, and can run."""
-    if shape.K == 0 or others < least_cycles(shape) or shape.dtype != FLOAT32 and shape.dtype != FLOAT64:
+    if shape.K == 0 or others < least_cycles(shape) or not is_float(shape):
         return False
     cdef Cut cut = cut_problem(table, shape)
     return not cut.doubtful and cut.cycles < others and available()
@@ -83,7 +83,7 @@ cdef bint transforms_pay(const Shape* shape, double others):
 
 cdef int check_transforms(const Shape* shape) except -1:
     """Raise where method "fft" is asked for and can't run."""
-    if shape.dtype != FLOAT32 and shape.dtype != FLOAT64:
+    if not is_float(shape):
         raise ValueError("method is 'fft', which rounds, with a result of integers, which are exact; expected another, "
                          "or dtype='float64'")
     if not available():
@@ -251,6 +251,7 @@ cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except
     cdef Recipe one
     cdef Image image
     cdef dim n
+    cdef bint trusted
     if shape.N == 0 or shape.K == 0:
         count_workers(workers)
         return 0
@@ -264,7 +265,9 @@ cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except
         one.problem.shape.N = 1
         image = x[0]
         image.data += n * x.n
-        if not recipe.kernel.trusted(shape, recipe.packed, &image):
+        with nogil:     # all of the image is looked at
+            trusted = recipe.kernel.trusted(shape, recipe.packed, &image)
+        if not trusted:
             one.kernel = recipe.direct
             one.cycles = one.kernel.cost(shape)
         execute_all(&one, &image, y + n * shape.G * shape.K * shape.P * shape.Q * shape.item, workers)

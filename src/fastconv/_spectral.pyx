@@ -14,7 +14,10 @@ from libc.math cimport INFINITY, isfinite, log2, sqrt
 from libc.string cimport memcpy, memset
 from numpy cimport ndarray
 
-from fastconv._kernels.kernel cimport dim, FILTERS, FLOAT32, Image, Kernel, KernelTable, PIXELS, Product, Shape, Weights
+from fastconv._kernels.kernel cimport (
+    ceil_div, dim, FILTERS, FLOAT32, Image, image_from, Kernel, KernelTable, PIXELS, Product, reach_h, reach_w, Shape,
+    split, Weights,
+)
 
 cnp.import_array()
 
@@ -40,20 +43,6 @@ cdef bint available():
         except ImportError:
             _scipy_fft = False
     return _scipy_fft is not False
-
-
-cdef inline dim reach(dim count, dim step, dim taps, dim dilation) noexcept nogil:
-    """Rows or columns of x that `count` of y see."""
-    return (count - 1) * step + (taps - 1) * dilation + 1
-
-
-cdef inline dim ceil_div(dim a, dim b) noexcept nogil:
-    return (a + b - 1) // b
-
-
-cdef inline dim split(dim total, dim parts, dim i) noexcept nogil:
-    """Where part i begins when total is cut into parts of nearly equal size, the larger ones first."""
-    return i * (total // parts) + min(i, total % parts)
 
 
 cdef inline dim band_rows(const Shape* shape, const Cut* cut) noexcept nogil:
@@ -85,7 +74,7 @@ cdef void set_cost(const KernelTable* table, const Shape* shape, Cut* cut) noexc
     """Predicted cycles of one image, the transforms of the weights included."""
     cdef double wide = shape.item // 4
     cdef double point = POINT * wide
-    cdef double rows = cut.bands * shape.C * reach(band_rows(shape, cut), shape.p_step, shape.R, shape.r_step)
+    cdef double rows = cut.bands * shape.C * reach_h(shape, band_rows(shape, cut))
     cdef double filters = <double> shape.K * shape.P
     cdef double products = 3.0 * cut.vectors * filters * shape.C * shape.R * table.products.cycles * 1.4
     cut.cycles = shape.G * (
@@ -126,7 +115,7 @@ cdef void set_bands(const KernelTable* table, const Shape* shape, Cut* cut, dim 
 cdef Cut cut_problem(const KernelTable* table, const Shape* shape) noexcept nogil:
     """The cut with the least predicted time, of those that leave work for several workers."""
     cdef Cut cut, best
-    cdef dim whole = good_length(reach(shape.Q, shape.q_step, shape.S, shape.s_step))
+    cdef dim whole = good_length(reach_w(shape, shape.Q))
     cdef dim length = min(whole, good_length((shape.S - 1) * shape.s_step + 2))
     cdef dim bands, tiles = ceil_div(shape.P, ROWS)
     cdef double value, least = INFINITY
@@ -161,7 +150,7 @@ cdef inline dim sum_pitch(const KernelTable* table, const Cut* cut) noexcept nog
 
 cdef inline dim x_rows(const Shape* shape, const Cut* cut) noexcept nogil:
     """Rows of x that the largest band sees."""
-    return reach(band_rows(shape, cut), shape.p_step, shape.R, shape.r_step)
+    return reach_h(shape, band_rows(shape, cut))
 
 
 cdef inline dim lines_bytes(const KernelTable* table, const Shape* shape, const Cut* cut) noexcept nogil:
@@ -240,7 +229,7 @@ cdef Spectra transformed(const KernelTable* table, const Shape* shape, const Wei
 cdef void gather(const KernelTable* table, const Shape* shape, const Cut* cut, const Block* b,
                  const Image* x) noexcept nogil:
     """Rows of x into lines, with zeros behind them, and their measures."""
-    cdef dim width = reach(b.columns, shape.q_step, shape.S, shape.s_step)
+    cdef dim width = reach_w(shape, b.columns)
     cdef dim first = (shape.S - 1) * shape.s_step
     cdef dim last = b.columns if shape.q_step == 1 else 0
     cdef dim _, h, line = 0
@@ -352,7 +341,7 @@ cdef class Spectra:
         b.group = part % shape.G
         b.n = part // shape.G
         b.columns = min(cut.columns, shape.Q - b.q)
-        b.x_rows = reach(b.rows, shape.p_step, shape.R, shape.r_step)
+        b.x_rows = reach_h(shape, b.rows)
         b.lines = workspace
         b.planes = workspace + ceil_div(lines_bytes(self.table, shape, cut), 64) * 64
         b.squares = <double*> (b.planes + 3 * cut.vectors * plane_bytes(self.table, shape, cut))
@@ -440,7 +429,7 @@ cdef class Spectra:
         """The block once more, by a direct kernel, as a problem of its own."""
         cdef const Kernel* kernel = &self.table.kernels[PIXELS]
         cdef Shape sub = shape[0]
-        cdef Image image = x[0]
+        cdef Image image = image_from(x, b.p * shape.p_step, b.q * shape.q_step)
         cdef Weights weights
         cdef dim filters = shape.G * shape.K
         cdef dim w_filter = shape.C * shape.R * shape.S * shape.item
@@ -455,12 +444,6 @@ cdef class Spectra:
         sub.P, sub.Q = b.rows, b.columns
         sub.channels_last = False
         image.data += b.n * x.n + b.group * shape.C * x.c
-        if x.rows != NULL:
-            image.rows += b.p * shape.p_step
-            image.columns += b.q * shape.q_step
-            image.left -= b.q * shape.q_step
-        else:
-            image.data += b.p * shape.p_step * x.h + b.q * shape.q_step * x.w
         weights.data = cnp.PyArray_BYTES(self.w) + b.group * shape.K * w_filter
         weights.bias = b.bias
         weights.k, weights.c = w_filter, w_filter // shape.C

@@ -18,43 +18,6 @@ cdef enum:
     PRODUCT_MP = 6          # of products of spectra: 6 x 2 accumulators, 2 vectors and a row of x
 
 include "vector.pxi"
-
-
-cdef inline lane interleave_low(lane a, lane b) noexcept nogil:
-    if lane is f32v:
-        return shuffle32(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
-    else:
-        return shuffle64(a, b, 0, 4, 1, 5)
-
-
-cdef inline lane interleave_high(lane a, lane b) noexcept nogil:
-    if lane is f32v:
-        return shuffle32(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
-    else:
-        return shuffle64(a, b, 2, 6, 3, 7)
-
-
-cdef inline lane even_lanes(lane a, lane b) noexcept nogil:
-    if lane is f32v:
-        return shuffle32(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
-    else:
-        return shuffle64(a, b, 0, 2, 4, 6)
-
-
-cdef inline lane odd_lanes(lane a, lane b) noexcept nogil:
-    if lane is f32v:
-        return shuffle32(a, b, 1, 3, 5, 7, 9, 11, 13, 15)
-    else:
-        return shuffle64(a, b, 1, 3, 5, 7)
-
-
-cdef inline lane next_lanes(lane a, lane b) noexcept nogil:
-    if lane is f32v:
-        return shuffle32(a, b, 1, 2, 3, 4, 5, 6, 7, 8)
-    else:
-        return shuffle64(a, b, 1, 2, 3, 4)
-
-
 include "stage.pxi"
 include "pixel_lanes.pxi"
 include "filter_lanes.pxi"

@@ -18,43 +18,6 @@ cdef enum:
     PRODUCT_MP = 6          # of products of spectra: 6 x 2 accumulators, 2 vectors and a row of x
 
 include "vector.pxi"
-
-
-cdef inline lane interleave_low(lane a, lane b) noexcept nogil:
-    if lane is f32v:
-        return shuffle32(a, b, 0, 4, 1, 5)
-    else:
-        return shuffle64(a, b, 0, 2)
-
-
-cdef inline lane interleave_high(lane a, lane b) noexcept nogil:
-    if lane is f32v:
-        return shuffle32(a, b, 2, 6, 3, 7)
-    else:
-        return shuffle64(a, b, 1, 3)
-
-
-cdef inline lane even_lanes(lane a, lane b) noexcept nogil:
-    if lane is f32v:
-        return shuffle32(a, b, 0, 2, 4, 6)
-    else:
-        return shuffle64(a, b, 0, 2)
-
-
-cdef inline lane odd_lanes(lane a, lane b) noexcept nogil:
-    if lane is f32v:
-        return shuffle32(a, b, 1, 3, 5, 7)
-    else:
-        return shuffle64(a, b, 1, 3)
-
-
-cdef inline lane next_lanes(lane a, lane b) noexcept nogil:
-    if lane is f32v:
-        return shuffle32(a, b, 1, 2, 3, 4)
-    else:
-        return shuffle64(a, b, 1, 2)
-
-
 include "stage.pxi"
 include "pixel_lanes.pxi"
 include "filter_lanes.pxi"

@@ -236,14 +236,14 @@ cdef inline dim stage_bytes(const Shape* shape, const FilterGrid* g) noexcept no
     """Of a block's staged image, a multiple of a cache line."""
     if not g.staged:
         return 0
-    return (g.rows * g.across * g.terms // shape.S * g.pitch + LINE - 1) // LINE * LINE
+    return whole_lines(g.rows * g.across * g.terms // shape.S * g.pitch)
 
 
 cdef inline dim line_bytes(const Shape* shape, const FilterGrid* g) noexcept nogil:
     """Of a gathered row of x, a multiple of a cache line."""
     if not shape.gathered:
         return 0
-    return (reach_w(shape, g.columns) * shape.item + LINE - 1) // LINE * LINE
+    return whole_lines(reach_w(shape, g.columns) * shape.item)
 
 
 cdef dim filter_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
@@ -333,8 +333,7 @@ cdef inline void stage_any(const Shape* shape, const FilterBlock* b, const Image
 
 
 cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const char* packed, const Image* x, char* y,
-                              dim n, dim group, dim block, dim panel_first, dim panel_last, char* workspace,
-                              vec* like) noexcept nogil:
+                              const Place* place, char* workspace, vec* like) noexcept nogil:
     """One block of one group of image n for some panels of filters."""
     cdef dim item = shape.item
     cdef dim terms = shape.C * shape.R * shape.S
@@ -342,8 +341,8 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     cdef dim filters = shape.G * shape.K        # of all groups
     cdef dim y_k = item if shape.channels_last else shape.P * shape.Q * item
     cdef dim y_pixel = filters * item if shape.channels_last else item
-    cdef dim band = block // grid.pieces if grid.pieces > 1 else block
-    cdef dim piece = block - band * grid.pieces
+    cdef dim band = place.block // grid.pieces if grid.pieces > 1 else place.block
+    cdef dim piece = place.block - band * grid.pieces
     cdef vec* sums = <vec*> workspace
     cdef dim* off
     cdef const vec* init
@@ -362,7 +361,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     b.rows = split(shape.P, grid.bands, band + 1) - b.p
     b.q = split(shape.Q, grid.pieces, piece)
     b.columns = split(shape.Q, grid.pieces, piece + 1) - b.q
-    b.image = x.data + n * x.n + group * shape.C * x.c
+    b.image = x.data + place.n * x.n + place.group * shape.C * x.c
     b.across = ceil_div(b.columns, MR)
     b.m = <unsigned int> b.columns // <unsigned int> b.across
     b.wide = b.columns - b.m * b.across
@@ -370,9 +369,9 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     b.spread = grid.m if grid.by_term else 0
     g.off = off
     g.row_step = b.columns
-    y += n * filters * shape.P * shape.Q * item + (b.p * shape.Q + b.q) * y_pixel
-    y += (group * shape.K + panel_first * width) * y_k
-    packed += group * group_bytes(shape)
+    y += place.n * filters * shape.P * shape.Q * item + (b.p * shape.Q + b.q) * y_pixel
+    y += (place.group * shape.K + place.first * width) * y_k
+    packed += place.group * group_bytes(shape)
     # Loop 3: parts of the reduction.
     term = 0
     for part in range(grid.parts):
@@ -391,13 +390,13 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
             g.row = shape.p_step * x.h
             a = b.image + b.p * g.row + b.q * item
         # Loop 2: panels of filters.
-        for panel in range(panel_first, panel_last):
+        for panel in range(place.first, place.last):
             nv = <int> panel_vectors(shape, panel)
             init = <const vec*> packed + panel * NV * (1 + terms)
             w = init + nv + term * nv
             t = sums
             if grid.parts > 1:
-                t += (panel - panel_first) * grid.rows * grid.columns * NV
+                t += (panel - place.first) * grid.rows * grid.columns * NV
             g.init_step = 0
             if part > 0:
                 init = t
@@ -421,7 +420,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
                 row += um
             if part == grid.parts - 1:
                 filter_store(shape, <const char*> (t - b.rows * b.columns * nv), nv, b.rows * b.columns,
-                             min(width, shape.K - panel * width), y + (panel - panel_first) * width * y_k, y_pixel, y_k)
+                             min(width, shape.K - panel * width), y + (panel - place.first) * width * y_k, y_pixel, y_k)
         term += g.terms
 
 
@@ -433,29 +432,20 @@ cdef dim filter_tasks(const Shape* shape, int workers) noexcept nogil:
 cdef void filter_run(const Shape* shape, int workers, const char* packed, const Image* x, char* y, dim task,
                      char* workspace) noexcept nogil:
     cdef FilterGrid grid = filter_grid(shape, workers)
-    cdef dim blocks = grid.bands * grid.pieces
-    cdef dim row = task // blocks if blocks > 1 else task
-    cdef dim block = task - row * blocks
-    cdef dim image = row // grid.sets if grid.sets > 1 else row
-    cdef dim part = row - image * grid.sets
-    cdef dim n = image // shape.G if shape.G > 1 else image
-    cdef dim group = image - n * shape.G
-    cdef dim panels = filter_panels(shape)
-    cdef dim first = split(panels, grid.sets, part)
-    cdef dim last = split(panels, grid.sets, part + 1)
+    cdef Place place = place_of(shape, task, grid.bands * grid.pieces, grid.sets, filter_panels(shape))
     if shape.dtype == FLOAT32:
-        filter_block(shape, &grid, packed, x, y, n, group, block, first, last, workspace, <f32v*> NULL)
+        filter_block(shape, &grid, packed, x, y, &place, workspace, <f32v*> NULL)
     elif shape.dtype == FLOAT64:
-        filter_block(shape, &grid, packed, x, y, n, group, block, first, last, workspace, <f64v*> NULL)
+        filter_block(shape, &grid, packed, x, y, &place, workspace, <f64v*> NULL)
     elif shape.dtype == INT32:
-        filter_block(shape, &grid, packed, x, y, n, group, block, first, last, workspace, <i32v*> NULL)
+        filter_block(shape, &grid, packed, x, y, &place, workspace, <i32v*> NULL)
     else:
-        filter_block(shape, &grid, packed, x, y, n, group, block, first, last, workspace, <i64v*> NULL)
+        filter_block(shape, &grid, packed, x, y, &place, workspace, <i64v*> NULL)
 
 
 cdef inline dim group_bytes(const Shape* shape) noexcept nogil:
     """Of one group's packed weights."""
-    return ceil_div(shape.K * shape.item, VECTOR_BYTES) * VECTOR_BYTES * (1 + shape.C * shape.R * shape.S)
+    return whole_vectors(shape.K * shape.item) * (1 + shape.C * shape.R * shape.S)
 
 
 cdef dim filter_packed_bytes(const Shape* shape) noexcept nogil:

@@ -93,3 +93,64 @@ cdef struct Products:
 cdef struct KernelTable:
     Kernel kernels[KERNELS]
     Products products
+
+
+# What kernels and methods compute alike from sizes.
+
+cdef inline dim ceil_div(dim a, dim b) noexcept nogil:
+    if a <= b:
+        return a > 0
+    return (a + b - 1) // b
+
+
+cdef inline dim split(dim total, dim parts, dim i) noexcept nogil:
+    """Where part i begins when total is cut into parts of nearly equal size, the larger ones first."""
+    cdef dim longer
+    if parts == 1:
+        return i * total
+    longer = total % parts
+    return i * (total // parts) + (i if i < longer else longer)
+
+
+cdef inline dim reach_h(const Shape* shape, dim rows) noexcept nogil:
+    """Rows of x that `rows` rows of y see."""
+    return (rows - 1) * shape.p_step + (shape.R - 1) * shape.r_step + 1
+
+
+cdef inline dim reach_w(const Shape* shape, dim columns) noexcept nogil:
+    """Columns of x that `columns` columns of y see."""
+    return (columns - 1) * shape.q_step + (shape.S - 1) * shape.s_step + 1
+
+
+cdef inline bint is_float(const Shape* shape) noexcept nogil:
+    return shape.dtype == FLOAT32 or shape.dtype == FLOAT64
+
+
+cdef inline Image image_from(const Image* x, dim row, dim column) noexcept nogil:
+    """The padded image without the rows and columns before these, to compute a part of y as a problem of its own."""
+    cdef Image part = x[0]
+    if x.rows == NULL:
+        part.data += row * x.h + column * x.w
+    else:
+        part.rows += row
+        part.columns += column
+        part.left -= column
+    return part
+
+
+cdef struct Place:
+    # What a task computes: a block of a group of image n, for panels first .. last-1 of filters.
+    dim n, group, block, first, last
+
+
+cdef inline Place place_of(const Shape* shape, dim task, dim blocks, dim sets, dim panels) noexcept nogil:
+    """The task's place where blocks follow each other, then sets of panels, groups, and images."""
+    cdef Place place
+    cdef dim row = task // blocks if blocks > 1 else task
+    cdef dim image = row // sets if sets > 1 else row
+    place.block = task - row * blocks
+    place.n = image // shape.G if shape.G > 1 else image
+    place.group = image - place.n * shape.G
+    place.first = split(panels, sets, row - image * sets)
+    place.last = split(panels, sets, row - image * sets + 1)
+    return place

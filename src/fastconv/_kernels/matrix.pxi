@@ -10,7 +10,7 @@
 
 cdef enum:
     MATRIX_BYTES = 256 * 1024       # of a staged block, about
-    MATRIX_PIXELS = 512            # most and fewest of a block, if there are as many
+    MATRIX_PIXELS = 512             # most and fewest of a block, if there are as many
     MATRIX_LEAST = 4 * NV * VECTOR_BYTES // 4
 
 cdef struct MatrixGrid:
@@ -79,34 +79,32 @@ cdef inline void stage_pixels(const Shape* shape, const Image* x, const char* im
 
 
 cdef inline void matrix_block(const Shape* shape, const MatrixGrid* g, const char* packed, const Image* x, char* y,
-                              dim n, dim group, dim block, dim panel_first, dim panel_last, char* workspace,
-                              vec* like) noexcept nogil:
+                              const Place* place, char* workspace, vec* like) noexcept nogil:
     """One block of pixels of one group of image n, for some panels of filters."""
     cdef dim item = shape.item
     cdef dim lanes = sizeof(vec) // itemsize(like)
     cdef dim width = NV * lanes
     cdef dim pixels = shape.P * shape.Q
-    cdef dim panels = matrix_panels(shape)
-    cdef dim first = block * g.pixels
+    cdef dim first = place.block * g.pixels
     cdef dim count = min(g.pixels, pixels - first)
     cdef vec* sums = <vec*> (workspace + matrix_stage_bytes(shape, g))
     cdef dim* off = <dim*> (sums + MR * NV)
     cdef char* line = <char*> off + whole_lines(shape.C * sizeof(dim))
-    cdef const char* bias = packed + group * matrix_group_bytes(shape)
+    cdef const char* bias = packed + place.group * matrix_group_bytes(shape)
     cdef const char* w = bias + shape.K * NV * VECTOR_BYTES
     cdef FilterSweep sweep
     cdef dim panel, at, c, k, filters, inside
     cdef int i, v, nv
     cdef char* to
-    stage_pixels(shape, x, x.data + n * x.n + group * shape.C * x.c, first, count, width, line, workspace)
-    y += ((n * shape.G + group) * shape.K * pixels + first) * item
+    stage_pixels(shape, x, x.data + place.n * x.n + place.group * shape.C * x.c, first, count, width, line, workspace)
+    y += ((place.n * shape.G + place.group) * shape.K * pixels + first) * item
     sweep.off = off
     sweep.terms = shape.C
     sweep.row = sweep.row_step = 0
     sweep.init_step = NV
-    for panel in range(panel_first, panel_last):
-        k = split(shape.K, panels, panel)
-        filters = split(shape.K, panels, panel + 1) - k
+    for panel in range(place.first, place.last):
+        k = split(shape.K, g.panels, panel)
+        filters = split(shape.K, g.panels, panel + 1) - k
         for c in range(shape.C):
             off[c] = c * filters * item
         at = 0
@@ -150,26 +148,20 @@ cdef dim matrix_tasks(const Shape* shape, int workers) noexcept nogil:
 cdef void matrix_run(const Shape* shape, int workers, const char* packed, const Image* x, char* y, dim task,
                      char* workspace) noexcept nogil:
     cdef MatrixGrid g = matrix_grid(shape, workers)
-    cdef dim row = task // g.blocks
-    cdef dim block = task - row * g.blocks
-    cdef dim image = row // g.sets
-    cdef dim n = image // shape.G
-    cdef dim group = image - n * shape.G
-    cdef dim first = split(g.panels, g.sets, row - image * g.sets)
-    cdef dim last = split(g.panels, g.sets, row - image * g.sets + 1)
+    cdef Place place = place_of(shape, task, g.blocks, g.sets, g.panels)
     if shape.dtype == FLOAT32:
-        matrix_block(shape, &g, packed, x, y, n, group, block, first, last, workspace, <f32v*> NULL)
+        matrix_block(shape, &g, packed, x, y, &place, workspace, <f32v*> NULL)
     elif shape.dtype == FLOAT64:
-        matrix_block(shape, &g, packed, x, y, n, group, block, first, last, workspace, <f64v*> NULL)
+        matrix_block(shape, &g, packed, x, y, &place, workspace, <f64v*> NULL)
     elif shape.dtype == INT32:
-        matrix_block(shape, &g, packed, x, y, n, group, block, first, last, workspace, <i32v*> NULL)
+        matrix_block(shape, &g, packed, x, y, &place, workspace, <i32v*> NULL)
     else:
-        matrix_block(shape, &g, packed, x, y, n, group, block, first, last, workspace, <i64v*> NULL)
+        matrix_block(shape, &g, packed, x, y, &place, workspace, <i64v*> NULL)
 
 
 cdef inline dim matrix_group_bytes(const Shape* shape) noexcept nogil:
     """Of one group's packed weights, a multiple of a vector."""
-    return shape.K * NV * VECTOR_BYTES + ceil_div(shape.K * shape.C * shape.item, VECTOR_BYTES) * VECTOR_BYTES
+    return shape.K * NV * VECTOR_BYTES + whole_vectors(shape.K * shape.C * shape.item)
 
 
 cdef dim matrix_packed_bytes(const Shape* shape) noexcept nogil:
@@ -179,19 +171,12 @@ cdef dim matrix_packed_bytes(const Shape* shape) noexcept nogil:
 cdef void matrix_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
     cdef dim panels = matrix_panels(shape)
     cdef dim item = shape.item
-    cdef dim group, panel, c, k, i, first, filters
+    cdef dim group, panel, c, k, first, filters
     cdef const char* data = w.data
     cdef const char* bias = w.bias
     cdef char* to
     for group in range(shape.G):
-        to = packed + group * matrix_group_bytes(shape)
-        for k in range(shape.K):
-            for i in range(NV * VECTOR_BYTES // item):
-                if bias == NULL:
-                    memset(to, 0, item)
-                else:
-                    copy_scalar(to, bias + k * item, item)
-                to += item
+        to = spread_bias(packed + group * matrix_group_bytes(shape), bias, shape.K, NV * VECTOR_BYTES // item, item)
         for panel in range(panels):
             first = split(shape.K, panels, panel)
             filters = split(shape.K, panels, panel + 1) - first
@@ -205,7 +190,6 @@ cdef void matrix_pack(const Shape* shape, const Weights* w, char* packed) noexce
 
 
 cdef double matrix_cost(const Shape* shape) noexcept nogil:
-    cdef double pixels = <double> shape.P * shape.Q
     cdef double panels = matrix_panels(shape)
     cdef double rows = shape.K / panels
     cdef double vectors, nv, term

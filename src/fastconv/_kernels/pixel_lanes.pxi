@@ -305,7 +305,7 @@ cdef dim pixel_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
 
 cdef inline dim pixel_table_bytes(const Shape* shape) noexcept nogil:
     """Of the table of columns, a multiple of a vector."""
-    return ceil_div(shape.S * sizeof(dim), VECTOR_BYTES) * VECTOR_BYTES
+    return whole_vectors(shape.S * sizeof(dim))
 
 
 cdef inline dim pixel_group_bytes(const Shape* shape) noexcept nogil:
@@ -322,7 +322,7 @@ cdef void pixel_pack(const Shape* shape, const Weights* w, char* packed) noexcep
     cdef dim* column = <dim*> packed
     cdef const char* data = w.data
     cdef const char* bias = w.bias
-    cdef dim group, panel, c, r, s, k, lane
+    cdef dim group, panel, c, r, s, k
     for s in range(shape.S):
         column[s] = s * shape.s_step * shape.item
         if shape.q_step > 1:
@@ -330,13 +330,7 @@ cdef void pixel_pack(const Shape* shape, const Weights* w, char* packed) noexcep
                          + s * shape.s_step // shape.q_step) * shape.item
     packed += pixel_table_bytes(shape)
     for group in range(shape.G):
-        for k in range(shape.K):
-            for lane in range(VECTOR_BYTES // shape.item):
-                if bias == NULL:
-                    memset(packed, 0, shape.item)
-                else:
-                    copy_scalar(packed, bias + k * shape.item, shape.item)
-                packed += shape.item
+        packed = spread_bias(packed, bias, shape.K, VECTOR_BYTES // shape.item, shape.item)
         for panel in range(panels):
             for c in range(shape.C):
                 for r in range(shape.R):

@@ -10,8 +10,6 @@
 # Planes of x: [vector of frequencies][plane][c][row]. Planes of w: [vector of frequencies][plane], then for each pair
 # of filters [c][r][filter]. All of it is read in order. Lanes past the last frequency are 0.
 
-from libc.math cimport fabs
-
 cdef enum:
     MOST_SUMS = 24          # of a tile
     MOST_TILES = 6          # whose sums wait until all planes are done
@@ -22,26 +20,28 @@ ctypedef fused real:
     double
 
 
+cdef inline void split_values(const real* spectrum, dim count, real* to, dim pitch, real sign) noexcept nogil:
+    """So many values of a spectrum into vectors of its three planes."""
+    cdef dim i
+    for i in range(count):
+        to[i] = spectrum[2 * i]
+        to[pitch + i] = sign * spectrum[2 * i + 1]
+        to[2 * pitch + i] = spectrum[2 * i] + sign * spectrum[2 * i + 1]
+
+
 cdef inline void split_planes(const real* spectrum, dim count, real* to, dim pitch, real sign) noexcept nogil:
     """One spectrum into its planes, which are `pitch` values apart; the imaginary part times `sign`."""
     cdef dim lanes = VECTOR_BYTES // sizeof(real)
-    cdef dim whole = count // lanes
-    cdef dim j, i
-    for j in range(whole):
-        for i in range(lanes):
-            to[i] = spectrum[2 * i]
-            to[pitch + i] = sign * spectrum[2 * i + 1]
-            to[2 * pitch + i] = spectrum[2 * i] + sign * spectrum[2 * i + 1]
+    cdef dim i
+    while count >= lanes:
+        split_values(spectrum, lanes, to, pitch, sign)
         spectrum += 2 * lanes
         to += 3 * pitch
-    count -= whole * lanes
+        count -= lanes
     if count > 0:
-        for i in range(lanes):
-            to[i] = to[pitch + i] = to[2 * pitch + i] = 0
-        for i in range(count):
-            to[i] = spectrum[2 * i]
-            to[pitch + i] = sign * spectrum[2 * i + 1]
-            to[2 * pitch + i] = spectrum[2 * i] + sign * spectrum[2 * i + 1]
+        for i in range(3):
+            memset(to + i * pitch, 0, VECTOR_BYTES)
+        split_values(spectrum, count, to, pitch, sign)
 
 
 cdef void split_spectrum(dim item, const char* spectrum, dim count, char* to, dim pitch, bint conjugate) noexcept nogil:

@@ -5,16 +5,6 @@ cdef enum:
     STAGE_BYTES = 384 * 1024    # most that is staged at a time
 
 
-cdef inline dim reach_h(const Shape* shape, dim rows) noexcept nogil:
-    """Rows of x that `rows` rows of y see."""
-    return (rows - 1) * shape.p_step + (shape.R - 1) * shape.r_step + 1
-
-
-cdef inline dim reach_w(const Shape* shape, dim columns) noexcept nogil:
-    """Columns of x that `columns` columns of y see."""
-    return (columns - 1) * shape.q_step + (shape.S - 1) * shape.s_step + 1
-
-
 cdef inline void copy_strided(char* to, const char* value, dim count, dim step, dim item) noexcept nogil:
     """count values, `step` values of `item` bytes apart. A step of 1 or 2, the usual ones, is vectorised."""
     cdef dim i
@@ -35,6 +25,15 @@ cdef inline void fill(char* to, dim count, const char* value, dim item) noexcept
     cdef dim i
     for i in range(count):
         copy_scalar(to + i * item, value, item)
+
+
+cdef inline char* spread_bias(char* to, const char* bias, dim filters, dim count, dim item) noexcept nogil:
+    """Each filter's bias `count` times over, or zeros; returns where they end."""
+    cdef dim k
+    memset(to, 0, filters * count * item)
+    for k in range(filters if bias != NULL else 0):
+        fill(to + k * count * item, count, bias + k * item, item)
+    return to + filters * count * item
 
 
 cdef void gather_row(const Shape* shape, const Image* x, const char* channel, dim h, dim first, dim count,

@@ -6,7 +6,7 @@
 # Cython takes a vector for a scalar: + and * go to the C compiler as they stand, which makes FMAs of them where
 # there are any. The types may be read from any address that suits a scalar. Integers are unsigned: they wrap.
 
-from libc.math cimport INFINITY
+from libc.math cimport fabs, INFINITY, isfinite
 from libc.string cimport memcpy, memset
 
 cdef extern from *:
@@ -22,9 +22,62 @@ cdef extern from *:
     ctypedef double f64v
     ctypedef unsigned int i32v
     ctypedef unsigned long long i64v
-    f32v shuffle32 "__builtin_shufflevector"(f32v a, f32v b, ...) noexcept nogil
-    f64v shuffle64 "__builtin_shufflevector"(f64v a, f64v b, ...) noexcept nogil
     void prefetch_to_write "__builtin_prefetch"(const void* address, int write) noexcept nogil
+
+# Lanes of two vectors, named by the order that each number of lanes has them in.
+cdef extern from *:
+    """
+    #define LOW_2 0, 2
+    #define LOW_4 0, 4, 1, 5
+    #define LOW_8 0, 8, 1, 9, 2, 10, 3, 11
+    #define LOW_16 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+    #define HIGH_2 1, 3
+    #define HIGH_4 2, 6, 3, 7
+    #define HIGH_8 4, 12, 5, 13, 6, 14, 7, 15
+    #define HIGH_16 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+    #define EVEN_2 0, 2
+    #define EVEN_4 0, 2, 4, 6
+    #define EVEN_8 0, 2, 4, 6, 8, 10, 12, 14
+    #define EVEN_16 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+    #define ODD_2 1, 3
+    #define ODD_4 1, 3, 5, 7
+    #define ODD_8 1, 3, 5, 7, 9, 11, 13, 15
+    #define ODD_16 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+    #define NEXT_2 1, 2
+    #define NEXT_4 1, 2, 3, 4
+    #define NEXT_8 1, 2, 3, 4, 5, 6, 7, 8
+    #define NEXT_16 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
+    #if VECTOR_BYTES == 64
+    #define OF_32(order) order##_16
+    #define OF_64(order) order##_8
+    #elif VECTOR_BYTES == 32
+    #define OF_32(order) order##_8
+    #define OF_64(order) order##_4
+    #else
+    #define OF_32(order) order##_4
+    #define OF_64(order) order##_2
+    #endif
+    #define interleave_low32(a, b) __builtin_shufflevector(a, b, OF_32(LOW))
+    #define interleave_low64(a, b) __builtin_shufflevector(a, b, OF_64(LOW))
+    #define interleave_high32(a, b) __builtin_shufflevector(a, b, OF_32(HIGH))
+    #define interleave_high64(a, b) __builtin_shufflevector(a, b, OF_64(HIGH))
+    #define even32(a, b) __builtin_shufflevector(a, b, OF_32(EVEN))
+    #define even64(a, b) __builtin_shufflevector(a, b, OF_64(EVEN))
+    #define odd32(a, b) __builtin_shufflevector(a, b, OF_32(ODD))
+    #define odd64(a, b) __builtin_shufflevector(a, b, OF_64(ODD))
+    #define next32(a, b) __builtin_shufflevector(a, b, OF_32(NEXT))
+    #define next64(a, b) __builtin_shufflevector(a, b, OF_64(NEXT))
+    """
+    f32v interleave_low32(f32v a, f32v b) noexcept nogil
+    f64v interleave_low64(f64v a, f64v b) noexcept nogil
+    f32v interleave_high32(f32v a, f32v b) noexcept nogil
+    f64v interleave_high64(f64v a, f64v b) noexcept nogil
+    f32v even32(f32v a, f32v b) noexcept nogil
+    f64v even64(f64v a, f64v b) noexcept nogil
+    f32v odd32(f32v a, f32v b) noexcept nogil
+    f64v odd64(f64v a, f64v b) noexcept nogil
+    f32v next32(f32v a, f32v b) noexcept nogil
+    f64v next64(f64v a, f64v b) noexcept nogil
 
 cdef enum:
     MOST_LANES = 16
@@ -41,6 +94,46 @@ ctypedef fused vec:
 ctypedef fused lane:
     f32v
     f64v
+
+
+cdef inline lane interleave_low(lane a, lane b) noexcept nogil:
+    """The lower halves of both, lane by lane in turn."""
+    if lane is f32v:
+        return interleave_low32(a, b)
+    else:
+        return interleave_low64(a, b)
+
+
+cdef inline lane interleave_high(lane a, lane b) noexcept nogil:
+    """The upper halves."""
+    if lane is f32v:
+        return interleave_high32(a, b)
+    else:
+        return interleave_high64(a, b)
+
+
+cdef inline lane even_lanes(lane a, lane b) noexcept nogil:
+    """Lanes 0, 2, 4, ... of a, then of b."""
+    if lane is f32v:
+        return even32(a, b)
+    else:
+        return even64(a, b)
+
+
+cdef inline lane odd_lanes(lane a, lane b) noexcept nogil:
+    """Lanes 1, 3, 5, ... of a, then of b."""
+    if lane is f32v:
+        return odd32(a, b)
+    else:
+        return odd64(a, b)
+
+
+cdef inline lane next_lanes(lane a, lane b) noexcept nogil:
+    """Lanes of a from the second on, then b's first."""
+    if lane is f32v:
+        return next32(a, b)
+    else:
+        return next64(a, b)
 
 
 cdef inline vec fma(vec acc, vec b, const char* a) noexcept nogil:
@@ -76,20 +169,9 @@ cdef inline dim lanes_of(const Shape* shape) noexcept nogil:
     return VECTOR_BYTES // 4 if shape.item == 4 else VECTOR_BYTES // 8
 
 
-cdef inline dim ceil_div(dim a, dim b) noexcept nogil:
-    if a <= b:
-        return a > 0
-    return (a + b - 1) // b
-
-
 cdef inline dim whole_lines(dim size) noexcept nogil:
     return (size + LINE - 1) // LINE * LINE
 
 
-cdef inline dim split(dim total, dim parts, dim i) noexcept nogil:
-    """Where part i begins when total is cut into parts of nearly equal size, the larger ones first."""
-    cdef dim longer
-    if parts == 1:
-        return i * total
-    longer = total % parts
-    return i * (total // parts) + (i if i < longer else longer)
+cdef inline dim whole_vectors(dim size) noexcept nogil:
+    return ceil_div(size, VECTOR_BYTES) * VECTOR_BYTES

@@ -22,8 +22,6 @@
 # Packed weights: what filter_lanes.pxi packs; what is known of whom to trust, see there; then for each group, for each
 # panel of filters, [xi][c][nv vectors].
 
-from libc.math cimport fabs
-
 cdef extern from *:
     """
     #define ALPHA (45.0 / 64.0)
@@ -41,6 +39,10 @@ cdef enum:
     BLOCK_TILES = 64                # most and fewest tiles of a block, if there are as many
     LEAST_TILES = 2 * MR
     WINOGRAD_BYTES = 384 * 1024     # of a block's V, about
+
+
+cdef inline double value_at(const char* address, dim item) noexcept nogil:
+    return (<const float*> address)[0] if item == 4 else (<const double*> address)[0]
 
 
 # The transforms, of six vectors along one axis. Constants are of the vector's own dtype, or the product wouldn't be.
@@ -110,7 +112,7 @@ cdef struct WinogradGrid:
     dim down, across            # tiles of y
     dim rows, columns           # tiles in the largest block
     dim bands, pieces           # blocks down and across y
-    dim panels, sets            # panels in the largest set, and sets
+    dim sets                    # of panels
 
 
 cdef inline WinogradGrid winograd_grid(const Shape* shape, int workers) noexcept nogil:
@@ -126,9 +128,7 @@ cdef inline WinogradGrid winograd_grid(const Shape* shape, int workers) noexcept
         g.bands = max(g.bands, min(g.down, ceil_div(g.down * g.across, MR), 4 * workers))
     g.rows = ceil_div(g.down, g.bands)
     g.columns = ceil_div(g.across, g.pieces)
-    g.panels = filter_panels(shape)
-    g.sets = min(g.panels, ceil_div(workers, images * g.bands * g.pieces))
-    g.panels = ceil_div(g.panels, g.sets)
+    g.sets = min(filter_panels(shape), ceil_div(workers, images * g.bands * g.pieces))
     return g
 
 
@@ -298,14 +298,11 @@ cdef inline lane winograd_tile(const lane* m, dim m_step, const lane* bias, lane
 
 
 cdef inline bint is_zero(const lane* value) noexcept nogil:
+    cdef dim item = itemsize(value)
     cdef dim i
-    for i in range(<dim> sizeof(lane) // itemsize(value)):
-        if lane is f32v:
-            if (<const float*> value)[i] != 0:
-                return False
-        else:
-            if (<const double*> value)[i] != 0:
-                return False
+    for i in range(<dim> sizeof(lane) // item):
+        if value_at(<const char*> value + i * item, item) != 0:
+            return False
     return True
 
 
@@ -313,10 +310,7 @@ cdef inline void keep_finite(char* y, const char* other, dim count, dim item) no
     """Replace what isn't finite: other filters of a panel may well be."""
     cdef dim i
     for i in range(count):
-        if item == 4:
-            if (<float*> y)[i] - (<float*> y)[i] != 0:
-                copy_scalar(y + i * item, other + i * item, item)
-        elif (<double*> y)[i] - (<double*> y)[i] != 0:
+        if not isfinite(value_at(y + i * item, item)):
             copy_scalar(y + i * item, other + i * item, item)
 
 
@@ -324,18 +318,12 @@ cdef void tile_again(const Shape* shape, const WinogradGrid* g, const WinogradBl
                      dim filters, dim row, dim column, dim rows, dim columns, char* sums, dim nv) noexcept nogil:
     """A direct sum for a tile that isn't finite: `rows` x `columns` of y at (row, column), for one panel."""
     cdef Shape one = tile_shape(shape, g)
-    cdef Image x = b.x[0]
+    cdef Image x = image_from(b.x, row, column)
     cdef dim task, p, q
     one.K = filters
     one.P = rows
     one.Q = columns
-    x.data = b.image
-    if x.rows == NULL:
-        x.data += row * x.h + column * x.w
-    else:
-        x.rows += row
-        x.columns += column
-        x.left -= column
+    x.data += b.image - b.x.data
     for task in range(filter_tasks(&one, 1)):
         filter_run(&one, 1, packed, &x, b.one, task,
                    b.one + whole_lines(MOST_TILE * MOST_TILE * NV * VECTOR_BYTES))
@@ -393,8 +381,7 @@ cdef inline void winograd_panel(const Shape* shape, const WinogradGrid* g, const
 
 
 cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const char* packed, const Image* x, char* y,
-                                dim n, dim group, dim block, dim panel_first, dim panel_last, char* workspace,
-                                lane* like) noexcept nogil:
+                                const Place* place, char* workspace, lane* like) noexcept nogil:
     """One block of one group of image n for some panels of filters."""
     cdef dim item = shape.item
     cdef dim terms = shape.C * shape.R * shape.S
@@ -402,8 +389,8 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     cdef dim all_filters = shape.G * shape.K
     cdef dim y_k = item if shape.channels_last else shape.P * shape.Q * item
     cdef dim y_pixel = all_filters * item if shape.channels_last else item
-    cdef dim band = block // g.pieces
-    cdef dim piece = block - band * g.pieces
+    cdef dim band = place.block // g.pieces
+    cdef dim piece = place.block - band * g.pieces
     cdef dim c, row, panel, filters
     cdef const char* w_group
     cdef const char* direct
@@ -411,7 +398,7 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     cdef int nv
     cdef WinogradBlock b
     b.x = x
-    b.image = x.data + n * x.n + group * shape.C * x.c
+    b.image = x.data + place.n * x.n + place.group * shape.C * x.c
     b.row = split(g.down, g.bands, band)
     b.rows = split(g.down, g.bands, band + 1) - b.row
     b.column = split(g.across, g.pieces, piece)
@@ -434,11 +421,11 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
         for row in range(b.rows):
             if g.m == 4: winograd_row(shape, &b, c, row, like, 4)
             else: winograd_row(shape, &b, c, row, like, 2)
-    w_group = packed + winograd_start(shape) + group * winograd_group_bytes(shape)
-    packed += group * group_bytes(shape)
-    y += n * all_filters * shape.P * shape.Q * item
-    y += (b.row * shape.Q + b.column) * g.m * y_pixel + (group * shape.K + panel_first * width) * y_k
-    for panel in range(panel_first, panel_last):
+    w_group = packed + winograd_start(shape) + place.group * winograd_group_bytes(shape)
+    packed += place.group * group_bytes(shape)
+    y += place.n * all_filters * shape.P * shape.Q * item
+    y += (b.row * shape.Q + b.column) * g.m * y_pixel + (place.group * shape.K + place.first * width) * y_k
+    for panel in range(place.first, place.last):
         nv = <int> panel_vectors(shape, panel)
         filters = min(width, shape.K - panel * width)
         direct = packed + panel * NV * VECTOR_BYTES * (1 + terms)
@@ -462,23 +449,11 @@ cdef dim winograd_tasks(const Shape* shape, int workers) noexcept nogil:
 cdef void winograd_run(const Shape* shape, int workers, const char* packed, const Image* x, char* y, dim task,
                        char* workspace) noexcept nogil:
     cdef WinogradGrid g = winograd_grid(shape, workers)
-    cdef dim blocks = g.bands * g.pieces
-    cdef dim row = task // blocks
-    cdef dim image = row // g.sets
-    cdef dim n = image // shape.G
-    cdef dim panels = filter_panels(shape)
-    cdef dim first = split(panels, g.sets, row - image * g.sets)
-    cdef dim last = split(panels, g.sets, row - image * g.sets + 1)
+    cdef Place place = place_of(shape, task, g.bands * g.pieces, g.sets, filter_panels(shape))
     if shape.dtype == FLOAT32:
-        winograd_block(shape, &g, packed, x, y, n, image - n * shape.G, task - row * blocks, first, last, workspace,
-                       <f32v*> NULL)
+        winograd_block(shape, &g, packed, x, y, &place, workspace, <f32v*> NULL)
     else:
-        winograd_block(shape, &g, packed, x, y, n, image - n * shape.G, task - row * blocks, first, last, workspace,
-                       <f64v*> NULL)
-
-
-cdef inline double weight(const Shape* shape, const char* value) noexcept nogil:
-    return (<const float*> value)[0] if shape.item == 4 else (<const double*> value)[0]
+        winograd_block(shape, &g, packed, x, y, &place, workspace, <f64v*> NULL)
 
 
 # The error bound. Pixels near the edges of the image meet some rows and columns of a filter only. Where these are small
@@ -499,10 +474,6 @@ cdef inline dim trust_start(const Shape* shape) noexcept nogil:
 cdef inline dim winograd_start(const Shape* shape) noexcept nogil:
     """Of transformed weights."""
     return trust_start(shape) + whole_lines(sizeof(Trust) + 2 * shape.G * shape.C * sizeof(double))
-
-
-cdef inline double magnitude(const Shape* shape, const char* value) noexcept nogil:
-    return fabs((<const float*> value)[0] if shape.item == 4 else (<const double*> value)[0])
 
 
 cdef inline double largest_of(const double* table, dim top, dim bottom, dim left, dim right) noexcept nogil:
@@ -555,7 +526,7 @@ cdef void measure_weights(const Shape* shape, const Weights* w, char* packed) no
                 data = w.data + k * w.k + c * w.c
                 for r in range(shape.R):
                     for s in range(shape.S):
-                        value = magnitude(shape, data + r * w.r + s * w.s)
+                        value = fabs(value_at(data + r * w.r + s * w.s, shape.item))
                         table[r * MOST_SIDE + s] = max(table[r * MOST_SIDE + s], value)
                         total += value
             trust.sure = trust.sure and edges_meet_enough(shape, table)
@@ -576,12 +547,12 @@ cdef bint winograd_trusted(const Shape* shape, const char* packed, const Image* 
     for group in range(shape.G):
         disturbed = mean = 0
         for c in range(group * shape.C, (group + 1) * shape.C):
-            edge = magnitude(shape, &x.pad[0]) if x.rows != NULL else 0
+            edge = fabs(value_at(&x.pad[0], shape.item)) if x.rows != NULL else 0
             inner = 0
             for i in range(shape.H):
                 within = shape.R - 1 <= i <= shape.H - shape.R
                 for j in range(shape.W):
-                    value = magnitude(shape, x.data + c * x.c + i * x.h + j * x.w)
+                    value = fabs(value_at(x.data + c * x.c + i * x.h + j * x.w, shape.item))
                     if within and shape.S - 1 <= j <= shape.W - shape.S:
                         inner += value
                     else:
@@ -617,12 +588,8 @@ cdef inline void load_weights(const Shape* shape, const Weights* w, const char* 
         for c in range(channels):
             for r in range(shape.R):
                 for s in range(shape.S):
-                    if shape.item == 4:
-                        value[((c * MOST_SIDE + r) * MOST_SIDE + s) * WIDEST + k] = (
-                            <const float*> (data + k * w.k + c * w.c + r * w.r + s * w.s))[0]
-                    else:
-                        value[((c * MOST_SIDE + r) * MOST_SIDE + s) * WIDEST + k] = (
-                            <const double*> (data + k * w.k + c * w.c + r * w.r + s * w.s))[0]
+                    value[((c * MOST_SIDE + r) * MOST_SIDE + s) * WIDEST + k] = value_at(
+                        data + k * w.k + c * w.c + r * w.r + s * w.s, shape.item)
 
 
 cdef inline void transform_weights(const Shape* shape, const double* value, const double* g, dim width, char* to,
@@ -692,7 +659,7 @@ cdef void winograd_pack(const Shape* shape, const Weights* w, char* packed) noex
 cdef double winograd_cost(const Shape* shape) noexcept nogil:
     cdef WinogradGrid grid
     cdef double tiles, vectors, sums, stream, rows
-    if (shape.dtype != FLOAT32 and shape.dtype != FLOAT64 or shape.R != 3 and shape.R != 5
+    if (not is_float(shape) or shape.R != 3 and shape.R != 5
             or shape.S != shape.R or shape.P < shape.R or shape.Q < shape.S or shape.C * shape.R * shape.S < LEAST_TERMS
             or shape.p_step > 1 or shape.q_step > 1 or shape.r_step > 1 or shape.s_step > 1):
         return INFINITY
