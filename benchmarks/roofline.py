@@ -24,6 +24,12 @@ def rates(times, dtype="float32"):
     return flops / times["peak"], 2 * COPY_BYTES / times["copy"]
 
 
+def peak_cycles(dtype="float32"):
+    """Of the contender "peak": it issues as many multiply-adds of vectors in each as the CPU can."""
+    kernel = _kernels.load(_kernels.isa)
+    return kernel.flops("peak", dtype, PEAK_ROUNDS) / kernel.flops_a_cycle(dtype)
+
+
 def least_time(shape, flop_rate, byte_rate, itemsize=4):
     """The roofline: no direct sum of this shape takes less time."""
     return max(shape.flops / flop_rate, shape.bytes * itemsize / 4 / byte_rate)

@@ -11,6 +11,7 @@ from cases import DTYPES, METHODS, VECTOR_BYTES, integers, methods, reals, same_
 from shapes import SHAPES
 
 import fastconv
+from fastconv import _plan
 
 
 def test_attributes(isa, dtype):
@@ -205,3 +206,73 @@ def test_memory_is_freed():
     for _ in range(100):
         use()
     assert resident_bytes() - before < 100 << 20
+
+
+# What is said of the choice.
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_least_predicted_is_chosen(isa, name):
+    plan = fastconv.Plan(np.ones(SHAPES[name].w, "f4"), SHAPES[name].x)
+    assert plan.method == min(plan.predicted, key=plan.predicted.get) == next(iter(plan.predicted))
+    assert set(plan.predicted) <= set(_plan.METHODS)
+    assert plan.measured == {}
+
+
+def test_methods_that_are_predicted_can_be_asked_for(isa, dtype):
+    """And the others raise; "fft" alone may be asked for where "auto" doesn't trust it."""
+    sizes = {"C": 2, "R": 3, "S": 3, "Q": 40}, {"C": 40, "Q": 5}, {"C": 16, "R": 3, "S": 3, "Q": 9}
+    for case in (shape(K=4, P=9, **size) for size in sizes):
+        w, x_shape = np.ones(case.w, dtype), case.x
+        predicted = fastconv.Plan(w, x_shape).predicted
+        for method in _plan.METHODS:
+            if method in predicted:
+                assert fastconv.Plan(w, x_shape, method=method).method == method
+            elif method != "fft":
+                with pytest.raises(ValueError, match=f"method is '{method}', which can't"):
+                    fastconv.Plan(w, x_shape, method=method)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8", "bool", "complex64"])
+@pytest.mark.parametrize("options", [{}, {"layout": "NHWC"}, {"padding": 1, "pad_mode": "wrap"}, {"stride": 2}])
+def test_measure(isa, dtype, options):
+    """It takes a method that it has measured to be the fastest, which then computes the same as if asked for."""
+    rng = np.random.default_rng(0)
+    channels_last = "layout" in options
+    x = rng.integers(0, 3, (20, 24, 4) if channels_last else (4, 20, 24)).astype(dtype)
+    w = rng.integers(0, 3, (6, 4, 3, 3)).astype(dtype)
+    plan = fastconv.Plan(w, x.shape, method="measure", **options)
+    assert plan.method == min(plan.measured, key=plan.measured.get)
+    assert set(plan.measured) == set(plan.predicted)
+    assert all(seconds > 0 for seconds in plan.measured.values())
+    assert plan.x_shape == x.shape
+    assert same_bits(plan(x), fastconv.Plan(w, x.shape, method=plan.method, **options)(x))
+    assert plan(np.stack([x, x])).shape == (2, *plan.y_shape)
+
+
+@pytest.mark.parametrize("x_shape", [(5, 6), (1, 5, 6), (0, 1, 5, 6), (3, 1, 5, 6)])
+@pytest.mark.parametrize("filters", [0, 1, 2])
+def test_measure_of_any_shape(x_shape, filters):
+    w = np.ones((2, 2) if len(x_shape) == 2 else (filters, 1, 2, 2))
+    plan = fastconv.Plan(w, x_shape, method="measure")
+    assert plan.x_shape == x_shape
+    assert plan(np.ones(x_shape)).shape == plan.y_shape
+
+
+def test_only_a_plan_measures():
+    with pytest.raises(ValueError, match=r"method is 'measure'.* of a Plan"):
+        fastconv.correlate(np.ones((5, 5)), np.ones((2, 2)), method="measure")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "complex64"])
+@pytest.mark.parametrize("method", ["auto", "measure"])
+def test_explain(isa, dtype, method):
+    plan = fastconv.Plan(np.ones((6, 4, 3, 3), dtype), (4, 20, 24), method=method)
+    text = plan.explain()
+    assert text.startswith(repr(plan))
+    lines = {line.split()[0]: line for line in text.splitlines()[-len(_plan.METHODS) :]}
+    assert set(lines) == set(_plan.METHODS)
+    for name, line in lines.items():
+        assert ("predicted" in line) == (name in plan.predicted)
+        assert ("can't" in line) == (name not in plan.predicted)
+        assert ("measured" in line) == (name in plan.measured)

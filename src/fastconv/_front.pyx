@@ -8,7 +8,10 @@ from numpy cimport ndarray
 from fastconv import _complex, _kernels
 
 from fastconv._kernels.kernel cimport dim, Image, Shape, Weights
-from fastconv._plan cimport execute, method_name, packed_bytes, prepare, Recipe, release, Small, workspace_bytes
+from fastconv._plan cimport (
+    execute, explanation, measured_times, method_name, packed_bytes, predictions, prepare, Recipe, release, Small,
+    workspace_bytes,
+)
 from fastconv._threads cimport count_workers
 from fastconv._problem cimport (
     array_argument, check_image, check_overlap, check_weights, computed_array, flag_argument, number_argument, Problem,
@@ -296,15 +299,24 @@ cdef class Plan:
         Shape of the images, in the layout. With three axes or four, calls take one image or any number of them.
     operation : {"correlate", "convolve"}
         What the plan computes.
-    flip_channels, mode, stride, padding, dilation, groups, pad_mode, pad_value, layout, bias, method, workers
+    flip_channels, mode, stride, padding, dilation, groups, pad_mode, pad_value, layout, bias, workers
         As in `convolve` and `correlate`.
     dtype : dtype, optional
         What to compute in, and the result's: w's dtype, or one that holds it.
+    method : str
+        As in `correlate`; or "measure": every method that can computes an image of random numbers, with these workers,
+        and the fastest is taken. That takes tens of milliseconds, or some calls of the slowest, and another plan may
+        come to another method, and so to other last bits.
 
     Attributes
     ----------
     method : str
         The method that was chosen.
+    predicted : dict of str to float
+        For each method that can compute the problem, the fastest first, cycles of one core for one image, by which
+        "auto" chooses.
+    measured : dict of str to float
+        With ``method="measure"``, seconds of one image by method, the fastest first.
     isa : str
         The instruction set of its kernel.
     dtype : numpy.dtype
@@ -331,6 +343,8 @@ cdef class Plan:
     (8, 30, 30)
     >>> plan(np.ones((5, 3, 32, 32), np.float32)).shape
     (5, 8, 30, 30)
+    >>> fastconv.Plan(np.ones((8, 1, 3, 3)), (1, 99, 99), method="measure").method in plan.predicted
+    True
     """
 
     cdef Recipe recipe
@@ -338,6 +352,7 @@ cdef class Plan:
     cdef object workers, pad_value
     cdef Plan real              # of a complex problem, the one that computes it
     cdef readonly str operation, method, isa
+    cdef readonly dict measured
 
     def __cinit__(self, w, x_shape, *, operation="correlate", flip_channels=False, mode="valid", stride=1, padding=0,
                   dilation=1, groups=1, pad_mode="constant", pad_value=0, layout="NCHW", bias=None, dtype=None,
@@ -373,11 +388,50 @@ cdef class Plan:
                 dilation=complex_dilation(problem), groups=problem.shape.G, pad_mode=pad_mode,
                 layout=complex_layout(problem), bias=complex_bias(problem, bias_array), method=method, workers=workers,
             )
-            self.method = self.real.method
+            self.method, self.measured = self.real.method, self.real.measured
             return
         w_array = read_weights(problem, w_array, reverse, flip_channels, &weights)
+        self.measured = {}
+        if isinstance(method, str) and method == "measure":
+            self.measured = self.measure(&weights)
+            method = next(iter(self.measured))
         prepare(&self.recipe, method, &weights, NULL)
         self.method = method_name(&self.recipe)
+
+    cdef dict measure(self, const Weights* weights):
+        """Seconds by method of one image of random numbers."""
+        cdef Recipe recipe = self.recipe
+        cdef Problem* problem = &recipe.problem
+        cdef ndarray computed
+        cdef Image image
+        sizes = self.x_shape[-3:]
+        x = np.random.default_rng(0).integers(0, 100, sizes).astype(self.dtype)
+        set_images(problem, x)
+        x = read_image(problem, x, &image)
+        computed = computed_array(problem, result_array(problem, None))
+        return measured_times(&recipe, weights, &image, cnp.PyArray_BYTES(computed), self.workers)
+
+    def explain(self):
+        """Say what was predicted of each method, what was measured, and why the others aren't taken.
+
+        Returns
+        -------
+        str
+            The plan, then a line for each method, the fastest first.
+
+        Examples
+        --------
+        >>> import fastconv, numpy as np
+        >>> plan = fastconv.Plan(np.ones((1, 1, 9, 9), int), (1, 100, 100))
+        >>> print(plan.explain())  # doctest: +ELLIPSIS
+        <fastconv.Plan correlate int64: ...>
+        direct-pixels ...
+        winograd        can't: it takes floats, ...
+        fft             can't: it rounds, and integers are exact
+        """
+        if self.real is not None:
+            return f"{self!r}\ncomputes as\n{self.real.explain()}"
+        return f"{self!r}\n{explanation(&self.recipe.problem.shape, self.measured)}"
 
     def __dealloc__(self):
         release(&self.recipe)
@@ -443,6 +497,10 @@ cdef class Plan:
         shape = self.recipe.problem.shape
         real = 2 * self.planned_images * int(shape.K) * shape.G * shape.P * shape.Q * shape.C * shape.R * shape.S
         return 4 * real if self.recipe.problem.is_complex else real
+
+    @property
+    def predicted(self):
+        return predictions(&self.recipe.problem.shape) if self.real is None else self.real.predicted
 
     @property
     def workspace_bytes(self):

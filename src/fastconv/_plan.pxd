@@ -1,6 +1,6 @@
 from cpython.ref cimport PyObject
 
-from fastconv._kernels.kernel cimport dim, Image, Kernel, Weights
+from fastconv._kernels.kernel cimport dim, Image, Kernel, Shape, Weights
 from fastconv._problem cimport Problem
 
 cdef enum:
@@ -25,6 +25,9 @@ cdef struct Recipe:
 
 cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* small) except -1
 cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except -1
+cdef dict predictions(const Shape* shape)
+cdef dict measured_times(Recipe* recipe, const Weights* weights, Image* x, char* y, object workers)
+cdef str explanation(const Shape* shape, dict measured)
 cdef str method_name(const Recipe* recipe)
 cdef dim packed_bytes(const Recipe* recipe)
 cdef dim workspace_bytes(const Recipe* recipe)

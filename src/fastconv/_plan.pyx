@@ -1,5 +1,8 @@
 """Plans: a method is chosen, weights are packed for it, and its tasks are run."""
 
+import operator
+import time
+
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
@@ -52,6 +55,8 @@ LIMITS = (
     " as large as a filter",
 )
 
+MEASURED = 0.02     # seconds
+
 cdef int FFT = METHODS.index("fft")     # of which there is no kernel
 
 cdef const KernelTable* table
@@ -68,53 +73,110 @@ def use_isa(str isa):
 use_isa(_kernels.isa)
 
 
-cdef double cost(int kernel, const Shape* shape, bint once) noexcept:
-    """Predicted cycles for an image, and for packing the weights where they serve once."""
-    return table.kernels[kernel].cost(shape) + (table.kernels[kernel].pack_cost(shape) if once else 0)
+cdef double cost(int method, const Shape* shape, bint once):
+    """Predicted cycles for an image, and for packing the weights where they serve once.
+
+    Infinite where a method can't compute the shape, or "auto" wouldn't let it.
+    """
+    cdef Cut cut
+    if method != FFT:
+        return table.kernels[method].cost(shape) + (table.kernels[method].pack_cost(shape) if once else 0)
+    if shape.K == 0 or not is_float(shape) or not available():
+        return INFINITY
+    cut = cut_problem(table, shape)
+    return INFINITY if cut.doubtful else cut.cycles + (cut.pack_cycles if once else 0)
 
 
-cdef bint transforms_pay(const Shape* shape, double others):
-    """Whether method "fft" is predicted to be faster than the cycles of the others, and can run."""
-    if shape.K == 0 or others < least_cycles(shape) or not is_float(shape):
-        return False
-    cdef Cut cut = cut_problem(table, shape)
-    return not cut.doubtful and cut.cycles < others and available()
-
-
-cdef int check_transforms(const Shape* shape) except -1:
-    """Raise where method "fft" is asked for and can't run."""
+cdef str limit(int method, const Shape* shape):
+    """Why a method's cost is infinite."""
+    if method != FFT:
+        return LIMITS[method]
     if not is_float(shape):
-        raise ValueError("method is 'fft', which rounds, with a result of integers, which are exact; expected another, "
-                         "or dtype='float64'")
+        return "it rounds, and integers are exact"
     if not available():
-        raise ImportError("method is 'fft', which needs SciPy: pip install 'fastconv[fft]'")
+        return "it needs SciPy: pip install 'fastconv[fft]'"
+    return "its rounding might not keep the error bound"
+
+
+cdef int check_method(int method, const Shape* shape) except -1:
+    """Raise where a method that is asked for can't run."""
+    if method == FFT and is_float(shape):
+        if not available():
+            raise ImportError(f"method is 'fft': {limit(method, shape)}")
+    elif method == FFT or table.kernels[method].cost(shape) == INFINITY:
+        raise ValueError(
+            f"method is {METHODS[method]!r}, which can't compute outputs of {shape.P} x {shape.Q} with filters of"
+            f" {shape.C} x {shape.R} x {shape.S}: {limit(method, shape)}"
+        )
     return 0
 
 
 cdef int choose_method(object method, const Shape* shape, bint once) except -1:
-    """The kernel of the method that is asked for; of several, the one with the least predicted time.
+    """The number of the method that is asked for; of several, the one with the least predicted time.
 
     A function of one image's sizes and the instruction set alone, so that the same method runs, and gives the same
     bits, for any number of images or workers.
     """
     cdef int number, best = PIXELS
     if not isinstance(method, str) or method not in CHOICES:
-        raise ValueError(f"method is {method!r}; expected one of {', '.join(map(repr, CHOICES))}")
-    if method == "auto" or method == "direct":
-        for number in range(KERNELS if method == "auto" else DIRECT):
-            if cost(number, shape, once) < cost(best, shape, once):
-                best = number
-        return FFT if method == "auto" and transforms_pay(shape, cost(best, shape, once)) else best
-    number = METHODS.index(method)
-    if number == FFT:
-        check_transforms(shape)
-        return number
-    if table.kernels[number].cost(shape) == INFINITY:
         raise ValueError(
-            f"method is {method!r}, which can't compute outputs of {shape.P} x {shape.Q} with filters of"
-            f" {shape.C} x {shape.R} x {shape.S}: {LIMITS[number]}"
+            f"method is {method!r}; expected one of {', '.join(map(repr, CHOICES))}, or of a Plan 'measure'"
         )
-    return number
+    if method != "auto" and method != "direct":
+        number = METHODS.index(method)
+        check_method(number, shape)
+        return number
+    for number in range(KERNELS if method == "auto" else DIRECT):
+        if cost(number, shape, once) < cost(best, shape, once):
+            best = number
+    # To find how transforms would cut the problem takes longer than a small one.
+    if method == "auto" and least_cycles(shape) < cost(best, shape, once) > cost(FFT, shape, once):
+        return FFT
+    return best
+
+
+cdef dict predictions(const Shape* shape):
+    """Cycles of one image by each method that can compute it, packing left out; the fastest first."""
+    cycles = {METHODS[number]: cost(number, shape, False) for number in range(FFT + 1)}
+    return {method: cycles[method] for method in sorted(cycles, key=cycles.get) if cycles[method] < INFINITY}
+
+
+cdef dict measured_times(Recipe* recipe, const Weights* weights, Image* x, char* y, object workers):
+    """Seconds of one call by each method that can compute the recipe's problem, the fastest first.
+
+    Each gets MEASURED seconds, or one call where that shows it to be far behind.
+    """
+    times = {}
+    for method in predictions(&recipe.problem.shape):
+        prepare(recipe, method, weights, NULL)
+        try:
+            taken, spent = float("inf"), 0.0
+            while spent < MEASURED and (spent == 0 or taken < 2 * min(times.values(), default=taken)):
+                start = time.perf_counter()
+                execute(recipe, x, y, workers)
+                last = time.perf_counter() - start
+                taken, spent = min(taken, last), spent + last
+        finally:
+            release(recipe)
+        times[method] = taken
+    return dict(sorted(times.items(), key=operator.itemgetter(1)))
+
+
+cdef str explanation(const Shape* shape, dict measured):
+    """A line for each method: what is predicted of it and was measured, or why it can't be taken."""
+    predicted = predictions(shape)
+    least = min(predicted.values())
+    lines = []
+    for method in measured or predicted:
+        cycles = predicted[method]
+        line = f"{method:16s}{cycles / 1e3:10.1f} kilocycles predicted, {cycles / least:.2f} of the least"
+        if method in measured:
+            line += f"; {measured[method] * 1e6:.1f} us measured"
+        lines.append(line)
+    for number, method in enumerate(METHODS):
+        if method not in predicted:
+            lines.append(f"{method:16s}can't: {limit(number, shape)}")
+    return "\n".join(lines)
 
 
 cdef str method_name(const Recipe* recipe):

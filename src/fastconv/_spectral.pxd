@@ -12,6 +12,7 @@ cdef struct Cut:
     dim filters             # whose sums are transformed back at a time
     bint doubtful           # whether ordinary data may fail to be known to keep the contract
     double cycles           # predicted, of one image
+    double pack_cycles      # of the weights' transforms
 
 cdef struct Block:
     # What one task computes, and where in its workspace.

@@ -71,17 +71,15 @@ cdef double least_cycles(const Shape* shape) noexcept nogil:
 
 
 cdef void set_cost(const KernelTable* table, const Shape* shape, Cut* cut) noexcept nogil:
-    """Predicted cycles of one image, the transforms of the weights included."""
+    """Predicted cycles of one image, and of transforming the weights."""
     cdef double wide = shape.item // 4
     cdef double point = POINT * wide
     cdef double rows = cut.bands * shape.C * reach_h(shape, band_rows(shape, cut))
     cdef double filters = <double> shape.K * shape.P
     cdef double products = 3.0 * cut.vectors * filters * shape.C * shape.R * table.products.cycles * 1.4
-    cut.cycles = shape.G * (
-        cut.strips * ((rows + filters) * cut.length * point + products
-                      + cut.bands * (CALL + ceil_div(shape.K, cut.filters) * CALL))
-        + 1.5 * shape.K * shape.C * shape.R * cut.length * point
-    )
+    cut.cycles = shape.G * cut.strips * ((rows + filters) * cut.length * point + products
+                                         + cut.bands * (CALL + ceil_div(shape.K, cut.filters) * CALL))
+    cut.pack_cycles = 1.5 * shape.G * shape.K * shape.C * shape.R * cut.length * point
 
 
 cdef inline double relative_error(const Shape* shape, const Cut* cut) noexcept nogil:

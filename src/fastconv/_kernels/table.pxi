@@ -84,3 +84,8 @@ def flops(str what, str dtype, dim rounds):
         return tile_rounds(rounds, <f64v*> memory, <f64v*> out, off)
     finally:
         free(memory)
+
+
+def flops_a_cycle(str dtype):
+    """Of multiply-adds, as many as the costs take a cycle to have."""
+    return 2 * ISSUE * VECTOR_BYTES // (4 if dtype == "float32" else 8)
