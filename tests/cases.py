@@ -3,7 +3,7 @@
 import numpy as np
 from shapes import Shape
 
-from fastconv import _kernels
+import fastconv
 
 DTYPES = ("float32", "float64")
 METHODS = ("direct", "direct-pixels", "direct-filters", "direct-matrix")
@@ -16,11 +16,9 @@ def shape(*, N=1, C=1, K=1, R=1, S=1, P=1, Q=1):
 
 
 def methods(shape, dtype):
-    """The direct methods that can compute a shape with the kernels in use."""
-    lanes = VECTOR_BYTES[_kernels.isa] // np.dtype(dtype).itemsize
-    wide, matrix = shape.y[3] >= lanes, shape.R == shape.S == 1
-    unable = {"direct-pixels": not wide, "direct-matrix": not matrix}
-    return [method for method in METHODS if not unable.get(method)]
+    """The direct methods that can compute a shape with the kernels in use, as a plan says."""
+    predicted = fastconv.Plan(np.zeros(shape.w, dtype), shape.x[-3:]).predicted
+    return [method for method in METHODS if method == "direct" or method in predicted]
 
 
 def reals(shape, dtype, seed=0):

@@ -180,8 +180,8 @@ def test_plan(bad):
 @CALLS
 def test_a_method_that_cannot_compute_the_shape(call):
     out = np.full((4, 6, 1), SENTINEL, np.float32)
-    with pytest.raises(ValueError, match=r"method is 'direct-pixels'.* 6 x 1"):
-        call(ones(3, 8, 2), W, {"method": "direct-pixels"}, out)
+    with pytest.raises(ValueError, match=r"method is 'direct-matrix'.* 6 x 1"):
+        call(ones(3, 8, 2), W, {"method": "direct-matrix"}, out)
     assert (out == SENTINEL).all()
 
 

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import oracle
 import pytest
-from cases import DTYPES, METHODS, VECTOR_BYTES, integers, methods, reals, same_bits, shape
+from cases import DTYPES, METHODS, integers, methods, reals, same_bits, shape
 from shapes import SHAPES
 
 import fastconv
@@ -62,12 +62,11 @@ def test_a_method_that_is_asked_for_is_taken(method):
     assert fastconv.Plan(np.ones((2, 3, 3, 3)), (3, 40, 40), method=method).method == method
 
 
-def test_pixels_need_a_vector_of_them(isa, dtype):
-    lanes = VECTOR_BYTES[isa] // np.dtype(dtype).itemsize
-    w = np.ones((2, 1, 1, 1), dtype)
-    assert fastconv.Plan(w, (1, 5, lanes), method="direct-pixels").method == "direct-pixels"
+def test_pixels_need_channels_first():
+    """Where there are several, of the result."""
+    assert fastconv.Plan(np.ones((1, 2, 3, 3)), (9, 9, 2), layout="NHWC", method="direct-pixels").y_shape == (7, 7, 1)
     with pytest.raises(ValueError, match="method is 'direct-pixels'"):
-        fastconv.Plan(w, (1, 5, lanes - 1), method="direct-pixels")
+        fastconv.Plan(np.ones((2, 2, 3, 3)), (9, 9, 2), layout="NHWC", method="direct-pixels")
 
 
 @pytest.mark.parametrize("name", SHAPES)

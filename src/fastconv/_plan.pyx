@@ -48,7 +48,7 @@ cdef enum:
 METHODS = ("direct-pixels", "direct-filters", "direct-matrix", "winograd", "fft")
 CHOICES = ("auto", "direct", *METHODS)
 LIMITS = (
-    "it takes outputs at least as wide as a vector, with channels first where there are several",
+    "it takes channels first where there are several, and no rows of x that are too long to stage",
     "",
     "it takes filters of 1 x 1, with channels first",
     "it takes floats, filters of 3 x 3 or 5 x 5 with 144 terms or more, no stride or dilation, and outputs at least"
@@ -76,12 +76,12 @@ use_isa(_kernels.isa)
 cdef double cost(int method, const Shape* shape, bint once):
     """Predicted cycles for an image, and for packing the weights where they serve once.
 
-    Infinite where a method can't compute the shape, or "auto" wouldn't let it.
+    Infinite where a method can't compute the shape, or "auto" wouldn't let it. Doesn't ask whether there is SciPy.
     """
     cdef Cut cut
     if method != FFT:
         return table.kernels[method].cost(shape) + (table.kernels[method].pack_cost(shape) if once else 0)
-    if shape.K == 0 or not is_float(shape) or not available():
+    if shape.K == 0 or not is_float(shape):
         return INFINITY
     cut = cut_problem(table, shape)
     return INFINITY if cut.doubtful else cut.cycles + (cut.pack_cycles if once else 0)
@@ -130,7 +130,7 @@ cdef int choose_method(object method, const Shape* shape, bint once) except -1:
         if cost(number, shape, once) < cost(best, shape, once):
             best = number
     # To find how transforms would cut the problem takes longer than a small one.
-    if method == "auto" and least_cycles(shape) < cost(best, shape, once) > cost(FFT, shape, once):
+    if method == "auto" and least_cycles(shape) < cost(best, shape, once) > cost(FFT, shape, once) and available():
         return FFT
     return best
 
@@ -138,6 +138,8 @@ cdef int choose_method(object method, const Shape* shape, bint once) except -1:
 cdef dict predictions(const Shape* shape):
     """Cycles of one image by each method that can compute it, packing left out; the fastest first."""
     cycles = {METHODS[number]: cost(number, shape, False) for number in range(FFT + 1)}
+    if not available():
+        del cycles["fft"]
     return {method: cycles[method] for method in sorted(cycles, key=cycles.get) if cycles[method] < INFINITY}
 
 

@@ -239,16 +239,16 @@ cdef inline dim stage_bytes(const Shape* shape, const FilterGrid* g) noexcept no
     return whole_lines(g.rows * g.across * g.terms // shape.S * g.pitch)
 
 
-cdef inline dim line_bytes(const Shape* shape, const FilterGrid* g) noexcept nogil:
-    """Of a gathered row of x, a multiple of a cache line."""
+cdef inline dim channel_bytes(const Shape* shape, const FilterGrid* g) noexcept nogil:
+    """Of the rows of a channel that a block sees, where they are gathered; a multiple of a cache line."""
     if not shape.gathered:
         return 0
-    return whole_lines(reach_w(shape, g.columns) * shape.item)
+    return whole_lines(reach_h(shape, g.rows) * reach_w(shape, g.columns) * shape.item)
 
 
 cdef dim filter_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
     cdef FilterGrid g = filter_grid(shape, workers)
-    return sum_bytes(&g) + stage_bytes(shape, &g) + line_bytes(shape, &g) + g.terms * sizeof(dim)
+    return sum_bytes(&g) + stage_bytes(shape, &g) + channel_bytes(shape, &g) + g.terms * sizeof(dim)
 
 
 cdef inline void filter_offsets(const Shape* shape, dim c_step, dim r_step, dim s_step, dim first, dim count,
@@ -274,7 +274,7 @@ cdef struct FilterBlock:
     # One block of y, and how its rows are cut into tiles.
     const char* image           # the first channel of its group
     char* stage
-    char* line                  # room for a gathered row of x
+    char* channel               # room for a channel of x
     dim p, rows, q, columns     # its first row and column, and how many
     dim across
     dim m, wide                 # pixels in a tile; the first `wide` across have one more
@@ -298,14 +298,19 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
     cdef dim c = first // shape.R
     cdef dim r = first - c * shape.R
     cdef dim width = reach_w(shape, b.columns)
+    cdef dim row = width * item if shape.gathered else x.h      # bytes from one row of the channel to the next
     cdef dim i, p, tile, m, s
     cdef const char* value
+    cdef const char* channel = b.image + c * x.c + b.p * shape.p_step * x.h + b.q * shape.q_step * item
     cdef char* to
     for i in range(count):
+        if shape.gathered and (i == 0 or r == 0):
+            gather_rows(shape, x, b.image + c * x.c, b.p * shape.p_step, 1, reach_h(shape, b.rows),
+                        b.q * shape.q_step, width, b.channel, row)
+            channel = b.channel
         to = b.stage + i * b.pitch
         for p in range(b.rows):
-            value = image_row(shape, x, b.image + c * x.c, (b.p + p) * shape.p_step + r * shape.r_step,
-                              b.q * shape.q_step, width, b.line)
+            value = channel + (p * shape.p_step + r * shape.r_step) * row
             for tile in range(b.across):
                 m = b.m + (tile < b.wide)
                 if piece == 0:
@@ -319,6 +324,7 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
         if r == shape.R:
             r = 0
             c += 1
+            channel += x.c
 
 
 cdef inline void stage_any(const Shape* shape, const FilterBlock* b, const Image* x, dim first,
@@ -355,8 +361,8 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     cdef dim part, panel, tile, term, row, tile_bytes
     cdef int m, um, nv
     b.stage = workspace + sum_bytes(grid)
-    b.line = b.stage + stage_bytes(shape, grid)
-    off = <dim*> (b.line + line_bytes(shape, grid))
+    b.channel = b.stage + stage_bytes(shape, grid)
+    off = <dim*> (b.channel + channel_bytes(shape, grid))
     b.p = split(shape.P, grid.bands, band)
     b.rows = split(shape.P, grid.bands, band + 1) - b.p
     b.q = split(shape.Q, grid.pieces, piece)

@@ -11,12 +11,16 @@
 # [c][h][phase][column]. Phase f of a row holds columns f, f + q_step, ...: what neighbouring pixels see, side by side.
 # A table says where in a row each column of a filter begins.
 #
-# Packed weights: the table, S offsets; for each group, K vectors that hold each filter's bias in every lane, then,
-# for each panel of up to PIXEL_MR filters,
-# [c][r][s][filter in panel].
+# Outputs narrower than a vector are computed flat. Their stage is [c][phase][row phase][row][column], so that each
+# value of a filter sees its rows of x as one sequence, and the table says where that begins; to the tile it is one row,
+# of a filter of 1 x R S. What falls between two rows of y is dropped when the sequence is cut into rows.
+#
+# Packed weights: for each group, K vectors that hold each filter's bias in every lane, then, for each panel of up to
+# PIXEL_MR filters, [c][s][r][filter in panel]: what a row of x meets in rows of y below each other stands together.
 
 cdef enum:
     PIXEL_TASKS = 32            # bands of rows in all images: enough for many cores, few enough to cost nothing
+    LEAST_WORK = 300_000        # multiply-adds and staged values in a task: where groups are small, it has several
     WIDEST_STRIP = 2048         # columns
     NARROWEST_STRIP = 256
     CACHE_BYTES = 32 * 1024     # of the first level
@@ -27,12 +31,22 @@ cdef struct PixelTile:
     dim x_c, x_h            # byte strides of x, from one row of a filter to the next
     dim y_k, y_p            # byte strides of y
 
+cdef struct PixelStage:
+    # How a block's rows of x are staged: row h at h % row_phases * row_phase + h // row_phases * pitch.
+    bint flat
+    dim columns                 # in a phase of a row
+    dim rows                    # of a row phase, in the largest block
+    dim row_phases, row_phase
+    dim pitch                   # of a row
+    dim phase                   # bytes from one phase of columns to the next
+    dim c                       # and from one channel to the next
+
 cdef struct PixelBlock:
     # What one task computes: these rows and columns, of the filters of these panels, of a group of image n.
     dim n, group, p_first, p_last, q_first, q_last, panel_first, panel_last
 
 
-cdef inline void pixel_row(vec* acc, const char* x, const char* w, dim w_r, const PixelTile* g, int km, int mp, int nv,
+cdef inline void pixel_row(vec* acc, const char* x, const char* w, const PixelTile* g, int km, int mp, int nv,
                            int first, int last) noexcept nogil:
     """One row of x into rows first .. last-1 of y in the tile; w points at the weights that row 0 of y would take."""
     cdef vec b[PIXEL_NV]
@@ -45,15 +59,15 @@ cdef inline void pixel_row(vec* acc, const char* x, const char* w, dim w_r, cons
         for k in range(km):
             for i in range(first, last):
                 for v in range(nv):
-                    acc[(k * mp + i) * nv + v] = fma(acc[(k * mp + i) * nv + v], b[v], w + k * item - i * w_r)
-        w += km * item
+                    acc[(k * mp + i) * nv + v] = fma(acc[(k * mp + i) * nv + v], b[v], w + (k - i * km) * item)
+        w += g.R * km * item
 
 
 cdef inline void pixel_tile(const PixelTile* g, const char* x, const char* w, const char* bias, vec* y,
                             int km, int mp, int nv) noexcept nogil:
     """km filters x mp rows x nv vectors of y. Assumes mp <= R."""
     cdef vec acc[PIXEL_MR * PIXEL_NV]
-    cdef dim w_r = g.S * km * itemsize(y)
+    cdef dim w_r = km * itemsize(y)
     cdef dim c, h
     cdef int k, i, v
     for k in range(km):
@@ -62,21 +76,21 @@ cdef inline void pixel_tile(const PixelTile* g, const char* x, const char* w, co
                 acc[(k * mp + i) * nv + v] = (<const vec*> (bias + k * VECTOR_BYTES))[0]
     for c in range(g.C):
         # A row of x enters the tile at its first row of y, later ones reach all rows, the last leave row by row.
-        if mp > 1: pixel_row(acc, x, w, w_r, g, km, mp, nv, 0, 1)
-        if mp > 2: pixel_row(acc, x + g.x_h, w + w_r, w_r, g, km, mp, nv, 0, 2)
-        if mp > 3: pixel_row(acc, x + 2 * g.x_h, w + 2 * w_r, w_r, g, km, mp, nv, 0, 3)
-        if mp > 4: pixel_row(acc, x + 3 * g.x_h, w + 3 * w_r, w_r, g, km, mp, nv, 0, 4)
-        if mp > 5: pixel_row(acc, x + 4 * g.x_h, w + 4 * w_r, w_r, g, km, mp, nv, 0, 5)
+        if mp > 1: pixel_row(acc, x, w, g, km, mp, nv, 0, 1)
+        if mp > 2: pixel_row(acc, x + g.x_h, w + w_r, g, km, mp, nv, 0, 2)
+        if mp > 3: pixel_row(acc, x + 2 * g.x_h, w + 2 * w_r, g, km, mp, nv, 0, 3)
+        if mp > 4: pixel_row(acc, x + 3 * g.x_h, w + 3 * w_r, g, km, mp, nv, 0, 4)
+        if mp > 5: pixel_row(acc, x + 4 * g.x_h, w + 4 * w_r, g, km, mp, nv, 0, 5)
         for h in range(mp - 1, g.R):
-            pixel_row(acc, x + h * g.x_h, w + h * w_r, w_r, g, km, mp, nv, 0, mp)
+            pixel_row(acc, x + h * g.x_h, w + h * w_r, g, km, mp, nv, 0, mp)
         h = g.R
-        if mp > 1: pixel_row(acc, x + h * g.x_h, w + h * w_r, w_r, g, km, mp, nv, 1, mp)
-        if mp > 2: pixel_row(acc, x + (h + 1) * g.x_h, w + (h + 1) * w_r, w_r, g, km, mp, nv, 2, mp)
-        if mp > 3: pixel_row(acc, x + (h + 2) * g.x_h, w + (h + 2) * w_r, w_r, g, km, mp, nv, 3, mp)
-        if mp > 4: pixel_row(acc, x + (h + 3) * g.x_h, w + (h + 3) * w_r, w_r, g, km, mp, nv, 4, mp)
-        if mp > 5: pixel_row(acc, x + (h + 4) * g.x_h, w + (h + 4) * w_r, w_r, g, km, mp, nv, 5, mp)
+        if mp > 1: pixel_row(acc, x + h * g.x_h, w + h * w_r, g, km, mp, nv, 1, mp)
+        if mp > 2: pixel_row(acc, x + (h + 1) * g.x_h, w + (h + 1) * w_r, g, km, mp, nv, 2, mp)
+        if mp > 3: pixel_row(acc, x + (h + 2) * g.x_h, w + (h + 2) * w_r, g, km, mp, nv, 3, mp)
+        if mp > 4: pixel_row(acc, x + (h + 3) * g.x_h, w + (h + 3) * w_r, g, km, mp, nv, 4, mp)
+        if mp > 5: pixel_row(acc, x + (h + 4) * g.x_h, w + (h + 4) * w_r, g, km, mp, nv, 5, mp)
         x += g.x_c
-        w += g.R * w_r
+        w += g.R * g.S * w_r
     for k in range(km):
         for i in range(mp):
             for v in range(nv):
@@ -124,15 +138,19 @@ cdef inline dim panel_filters(const Shape* shape) noexcept nogil:
     return max(1, ceil_div(shape.K, pixel_panels(shape)))
 
 
+cdef inline bint pixel_flat(const Shape* shape) noexcept nogil:
+    return shape.Q < lanes_of(shape)
+
+
 cdef inline int pixel_rows(const Shape* shape) noexcept nogil:
     """Rows of y in a full tile: what the filters leave of PIXEL_MR, but no more than a row of x can reach."""
-    if shape.p_step > 1 or shape.r_step > 1:
+    if shape.p_step > 1 or shape.r_step > 1 or pixel_flat(shape):
         return 1
     return <int> min(PIXEL_MR // panel_filters(shape), shape.R, shape.P)
 
 
 cdef inline bint pixel_staged(const Shape* shape) noexcept nogil:
-    return shape.gathered or shape.q_step > 1
+    return shape.gathered or shape.q_step > 1 or pixel_flat(shape)
 
 
 cdef inline dim pixel_columns(const Shape* shape) noexcept nogil:
@@ -142,98 +160,169 @@ cdef inline dim pixel_columns(const Shape* shape) noexcept nogil:
     return NARROWEST_STRIP * 2
 
 
-cdef inline dim phase_columns(const Shape* shape) noexcept nogil:
-    """Values in a phase of a staged row."""
-    return ceil_div(reach_w(shape, pixel_columns(shape)), shape.q_step)
+cdef inline dim divided(dim a, dim b) noexcept nogil:
+    """a // b, of which b is mostly 1: divisions cost more than all else in a small problem."""
+    return a if b == 1 else a // b
 
 
-cdef inline dim stage_pitch(const Shape* shape) noexcept nogil:
-    """Bytes of a staged row."""
-    return phase_columns(shape) * shape.q_step * shape.item
+cdef inline PixelStage pixel_stage(const Shape* shape, dim rows) noexcept nogil:
+    """The stage of a block of `rows` rows of y; of no size where x is read in place."""
+    cdef PixelStage g
+    memset(&g, 0, sizeof(PixelStage))
+    if not pixel_staged(shape):
+        return g
+    g.flat = pixel_flat(shape)
+    g.row_phases = shape.p_step if g.flat else 1
+    g.rows = divided(reach_h(shape, rows) + g.row_phases - 1, g.row_phases)
+    g.columns = divided(reach_w(shape, pixel_columns(shape)) + shape.q_step - 1, shape.q_step)
+    g.pitch = g.columns * shape.item
+    g.row_phase = g.rows * g.pitch
+    g.phase = g.row_phases * g.row_phase
+    g.c = shape.q_step * g.phase
+    if not g.flat:
+        g.phase = g.pitch
+        g.pitch *= shape.q_step
+    return g
 
 
-cdef void stage_band(const Shape* shape, const Image* x, const char* image, const PixelBlock* block,
-                     char* stage) noexcept nogil:
-    """The rows of x that a block sees. Behind them there is room for one more."""
-    cdef dim item = shape.item
-    cdef dim pitch = stage_pitch(shape)
+cdef inline dim staged_row_bytes(const Shape* shape) noexcept nogil:
+    """Of a row of x in a stage."""
+    return ceil_div(reach_w(shape, pixel_columns(shape)), shape.q_step) * shape.q_step * shape.item
+
+
+cdef inline dim flat_bytes(const Shape* shape, const PixelStage* g, dim rows) noexcept nogil:
+    """Of `rows` rows of y as a sequence, in whole vectors."""
+    return whole_vectors(((rows - 1) * g.columns + shape.Q) * shape.item)
+
+
+cdef inline dim tap(const Shape* shape, const PixelStage* g, dim r, dim s) noexcept nogil:
+    """Where in a staged channel what a value of the filter sees begins."""
+    r *= shape.r_step
+    s *= shape.s_step
+    if g.row_phases > 1:
+        r = r % g.row_phases * g.rows + r // g.row_phases
+    if shape.q_step > 1:
+        return r * g.pitch + s % shape.q_step * g.phase + s // shape.q_step * shape.item
+    return r * g.pitch + s * shape.item
+
+
+cdef inline dim tap_count(const Shape* shape) noexcept nogil:
+    return shape.R * shape.S if pixel_flat(shape) else shape.S
+
+
+cdef inline void stage_band(const Shape* shape, const PixelStage* g, const Image* x, const char* image,
+                            const PixelBlock* block, char* stage, char* line) noexcept nogil:
+    """The rows of x that a block sees."""
     cdef dim first = block.q_first * shape.q_step
     cdef dim count = reach_w(shape, block.q_last - block.q_first)
+    cdef dim top = block.p_first * shape.p_step
     cdef dim rows = reach_h(shape, block.p_last - block.p_first)
-    cdef char* line = stage + shape.C * rows * pitch
     cdef const char* row
-    cdef dim c, h, f
+    cdef char* to
+    cdef dim c, h, phase, some
     for c in range(shape.C):
-        for h in range(rows):
+        for phase in range(g.row_phases):
+            to = stage + phase * g.row_phase
+            some = divided(rows - phase + g.row_phases - 1, g.row_phases)
             if shape.q_step == 1:
-                gather_row(shape, x, image + c * x.c, block.p_first * shape.p_step + h, first, count, stage)
-            else:
-                row = image_row(shape, x, image + c * x.c, block.p_first * shape.p_step + h, first, count, line)
-                for f in range(min(shape.q_step, count)):
-                    copy_strided(stage + f * phase_columns(shape) * item, row + f * item,
-                                 ceil_div(count - f, shape.q_step), shape.q_step, item)
-            stage += pitch
+                gather_rows(shape, x, image + c * x.c, top + phase, g.row_phases, some, first, count, to, g.pitch)
+                continue
+            for h in range(some):
+                row = image_row(shape, x, image + c * x.c, top + phase + h * g.row_phases, first, count, line)
+                split_row(to + h * g.pitch, g.phase, row, count, shape.q_step, shape.item)
+        stage += g.c
 
 
-cdef inline void pixel_block(const Shape* shape, const char* packed, const Image* x, char* y, const PixelBlock* block,
-                             char* workspace, vec* like) noexcept nogil:
-    """Assumes that the block is at least a vector wide."""
+cdef inline void cut_rows(const Shape* shape, const PixelStage* g, const char* sums, dim sums_k, char* y, dim filters,
+                          dim rows) noexcept nogil:
+    """The rows of y from their sequence, for each filter."""
+    cdef dim k, p
+    for k in range(filters):
+        for p in range(rows):
+            copy_bytes(y + (k * shape.P + p) * shape.Q * shape.item, sums + k * sums_k + p * g.pitch,
+                       shape.Q * shape.item)
+
+
+cdef inline void pixel_block(const Shape* shape, const PixelStage* stage, const char* packed, const Image* x, char* y,
+                             const PixelBlock* block, char* workspace, vec* like) noexcept nogil:
+    """Assumes that the block is at least a vector wide, or flat."""
     cdef dim item = itemsize(like)
     cdef dim lanes = sizeof(vec) // item
     cdef dim panels = pixel_panels(shape)
-    cdef dim fewest = shape.K // panels     # filters in a panel; the first few have one more
-    cdef dim wider = shape.K % panels
+    cdef dim fewest = divided(shape.K, panels)      # filters in a panel; the first few have one more
+    cdef dim wider = shape.K - fewest * panels
+    cdef dim terms = shape.C * shape.R * shape.S
     cdef int rows = pixel_rows(shape)
     cdef dim k = split(shape.K, panels, block.panel_first)
-    cdef const char* bias = packed + block.group * pixel_group_bytes(shape) + pixel_table_bytes(shape)
-    cdef const char* weights = bias + shape.K * VECTOR_BYTES + k * shape.C * shape.R * shape.S * item
+    cdef const char* bias = packed + block.group * pixel_group_bytes(shape)
+    cdef const char* weights = bias + shape.K * VECTOR_BYTES + k * terms * item
     cdef const char* image = x.data + block.n * x.n + block.group * shape.C * x.c
+    cdef dim* column = <dim*> workspace
+    cdef char* values = workspace + whole_lines(tap_count(shape) * sizeof(dim))
+    cdef char* sums = values + shape.C * stage.c + VECTOR_BYTES
+    cdef char* line = sums
+    cdef char* to = y
     cdef dim x_h = x.h
     cdef PixelTile g
-    cdef dim p, q, panel
+    cdef PixelBlock area = block[0]         # of the sequence, if y is computed flat
+    cdef dim p, q, panel, r, s
     cdef int mp, nv, km
     bias += k * VECTOR_BYTES
     g.C, g.R, g.S = shape.C, shape.R, shape.S
-    g.column = <const dim*> packed
+    g.column = column
     g.x_c = x.c
-    if pixel_staged(shape):
-        stage_band(shape, x, image, block, workspace)
-        x_h = stage_pitch(shape)
-        g.x_c = reach_h(shape, block.p_last - block.p_first) * x_h
-        image = workspace - block.p_first * shape.p_step * x_h - block.q_first * item
-    g.x_h = shape.r_step * x_h
     g.y_p = shape.Q * item
     g.y_k = shape.P * g.y_p
     y += ((block.n * shape.G + block.group) * shape.K + k) * g.y_k
+    if pixel_staged(shape):
+        stage_band(shape, stage, x, image, block, values, line)
+        x_h = stage.pitch
+        g.x_c = stage.c
+        image = values - block.p_first * shape.p_step * x_h - block.q_first * item
+    if stage.flat:
+        g.R, g.S = 1, shape.R * shape.S
+        g.y_k = flat_bytes(shape, stage, block.p_last - block.p_first)
+        area.p_first, area.p_last, area.q_first, area.q_last = 0, 1, 0, g.y_k // item
+        image = values
+        y += block.p_first * g.y_p
+    g.x_h = shape.r_step * x_h
+    for r in range(shape.R if stage.flat else 1):
+        for s in range(shape.S):
+            column[r * shape.S + s] = tap(shape, stage, r, s)
     # Loop 3: filters, a panel at a time, so that y is written in few streams, over a window of x that stays in a cache.
     for panel in range(block.panel_first, block.panel_last):
         km = <int> (fewest + (panel < wider))
+        to = sums if stage.flat else y
         # Loop 2: rows of y, mp at a time.
-        p = block.p_first
-        while p < block.p_last:
-            mp = <int> min(rows, block.p_last - p)
+        p = area.p_first
+        while p < area.p_last:
+            mp = <int> min(rows, area.p_last - p)
             # Loop 1: columns of y, nv vectors at a time; the last tile moves left to end with the block.
-            q = block.q_first
-            while q < block.q_last:
-                nv = <int> min(PIXEL_NV, ceil_div(block.q_last - q, lanes))
-                if q + nv * lanes > block.q_last:
-                    if nv * lanes > block.q_last - block.q_first:
+            q = area.q_first
+            while q < area.q_last:
+                nv = <int> min(PIXEL_NV, ceil_div(area.q_last - q, lanes))
+                if q + nv * lanes > area.q_last:
+                    if nv * lanes > area.q_last - area.q_first:
                         nv -= 1     # the block is at least one vector wide
                     else:
-                        q = block.q_last - nv * lanes
+                        q = area.q_last - nv * lanes
                 pixel_tile_any(&g, image + p * shape.p_step * x_h + q * item, weights, bias,
-                               <vec*> (y + p * g.y_p + q * item), km, mp, nv)
+                               <vec*> (to + p * g.y_p + q * item), km, mp, nv)
                 q += nv * lanes
             p += mp
-        weights += km * shape.C * shape.R * shape.S * item
+        if stage.flat:
+            cut_rows(shape, stage, sums, g.y_k, y, km, block.p_last - block.p_first)
+        weights += km * terms * item
         bias += km * VECTOR_BYTES
-        y += km * g.y_k
+        y += km * shape.P * shape.Q * item
 
 
 cdef struct PixelGrid:
     # How y is cut into tasks: by images and groups, then bands of rows, strips of columns, and sets of filter panels.
     dim bands, strips, sets
     dim tile                    # rows that aren't parted
+    dim rows                    # in the largest band, if there is a stage for them
+    dim groups                  # of all images in a task, where they aren't parted
 
 
 cdef inline PixelGrid pixel_grid(const Shape* shape) noexcept nogil:
@@ -243,38 +332,61 @@ cdef inline PixelGrid pixel_grid(const Shape* shape) noexcept nogil:
     cdef dim tasks = <dim> min(1e9, work / TASK_WORK) + 1
     cdef dim rows
     grid.tile = PIXEL_MR
+    grid.rows = 0
     grid.bands = min(ceil_div(shape.P, PIXEL_MR), max(ceil_div(PIXEL_TASKS, max(1, shape.N * shape.G)), tasks))
     grid.strips = max(1, shape.Q // WIDEST_STRIP)
     grid.sets = 1
+    grid.groups = 1
     if pixel_staged(shape):
         grid.strips = ceil_div(shape.Q, pixel_columns(shape))
-        rows = (STAGE_BYTES // (shape.C * stage_pitch(shape)) - reach_h(shape, 1)) // shape.p_step + 1
+        rows = (STAGE_BYTES // (shape.C * staged_row_bytes(shape)) - reach_h(shape, 1)) // shape.p_step + 1
         if rows < PIXEL_MR:
             grid.tile = 1
             grid.bands = ceil_div(shape.P, max(1, rows))
         else:
             grid.bands = max(grid.bands, ceil_div(shape.P, rows // PIXEL_MR * PIXEL_MR))
+        grid.rows = min(shape.P, ceil_div(ceil_div(shape.P, grid.tile), grid.bands) * grid.tile)
     elif tasks > grid.bands * grid.strips:
         grid.strips = max(grid.strips, min(shape.Q // NARROWEST_STRIP, ceil_div(tasks, grid.bands)))
     if tasks > grid.bands * grid.strips:
         grid.sets = min(pixel_panels(shape), ceil_div(tasks, grid.bands * grid.strips))
+    if grid.bands * grid.strips * grid.sets == 1 and shape.N * shape.G > 1:
+        grid.groups = <dim> (LEAST_WORK / (work + 10.0 * shape.C * shape.H * shape.W + 1)) + 1
+        grid.groups = min(grid.groups, ceil_div(shape.N * shape.G, PIXEL_TASKS))
     return grid
 
 
 cdef dim pixel_tasks(const Shape* shape, int workers) noexcept nogil:
     cdef PixelGrid grid = pixel_grid(shape)
-    return shape.N * shape.G * grid.bands * grid.strips * grid.sets
+    return ceil_div(shape.N * shape.G, grid.groups) * grid.bands * grid.strips * grid.sets
+
+
+cdef inline void pixel_groups(const Shape* shape, const PixelStage* stage, const char* packed, const Image* x, char* y,
+                              PixelBlock* block, dim groups, char* workspace, vec* like) noexcept nogil:
+    """The same block of several groups, and images, in turn."""
+    cdef dim _
+    if stage.flat:
+        # What is computed of memory that no pixel comes to is dropped, but takes long if that holds subnormal numbers.
+        memset(workspace, 0, whole_lines(tap_count(shape) * sizeof(dim)) + shape.C * stage.c + VECTOR_BYTES)
+    for _ in range(groups):
+        pixel_block(shape, stage, packed, x, y, block, workspace, like)
+        block.group += 1
+        if block.group == shape.G:
+            block.group = 0
+            block.n += 1
 
 
 cdef void pixel_run(const Shape* shape, int workers, const char* packed, const Image* x, char* y, dim task,
                     char* workspace) noexcept nogil:
     cdef PixelGrid grid = pixel_grid(shape)
+    cdef PixelStage stage = pixel_stage(shape, grid.rows)
     cdef dim tiles = ceil_div(shape.P, grid.tile)
     cdef dim panels = pixel_panels(shape)
     cdef dim part = task % grid.sets
     cdef dim strip = task // grid.sets % grid.strips
     cdef dim band = task // grid.sets // grid.strips % grid.bands
-    cdef dim image = task // grid.sets // grid.strips // grid.bands
+    cdef dim image = task // grid.sets // grid.strips // grid.bands * grid.groups
+    cdef dim groups = min(grid.groups, shape.N * shape.G - image)
     cdef PixelBlock block
     block.n = image // shape.G
     block.group = image % shape.G
@@ -285,27 +397,28 @@ cdef void pixel_run(const Shape* shape, int workers, const char* packed, const I
     block.panel_first = split(panels, grid.sets, part)
     block.panel_last = split(panels, grid.sets, part + 1)
     if shape.dtype == FLOAT32:
-        pixel_block(shape, packed, x, y, &block, workspace, <f32v*> NULL)
+        pixel_groups(shape, &stage, packed, x, y, &block, groups, workspace, <f32v*> NULL)
     elif shape.dtype == FLOAT64:
-        pixel_block(shape, packed, x, y, &block, workspace, <f64v*> NULL)
+        pixel_groups(shape, &stage, packed, x, y, &block, groups, workspace, <f64v*> NULL)
     elif shape.dtype == INT32:
-        pixel_block(shape, packed, x, y, &block, workspace, <i32v*> NULL)
+        pixel_groups(shape, &stage, packed, x, y, &block, groups, workspace, <i32v*> NULL)
     else:
-        pixel_block(shape, packed, x, y, &block, workspace, <i64v*> NULL)
+        pixel_groups(shape, &stage, packed, x, y, &block, groups, workspace, <i64v*> NULL)
 
 
 cdef dim pixel_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
+    """The table of columns; a stage, with room behind it for a vector; then a line of x or a panel's sums."""
+    cdef dim table = whole_lines(tap_count(shape) * sizeof(dim))
+    cdef dim line = reach_w(shape, pixel_columns(shape)) * shape.item
     cdef PixelGrid grid
+    cdef PixelStage stage
     if not pixel_staged(shape):
-        return 0
+        return table
     grid = pixel_grid(shape)
-    return ((shape.C * reach_h(shape, ceil_div(ceil_div(shape.P, grid.tile), grid.bands) * grid.tile) + 1)
-            * stage_pitch(shape))
-
-
-cdef inline dim pixel_table_bytes(const Shape* shape) noexcept nogil:
-    """Of the table of columns, a multiple of a vector."""
-    return whole_vectors(shape.S * sizeof(dim))
+    stage = pixel_stage(shape, grid.rows)
+    if stage.flat:
+        line = max(line, panel_filters(shape) * flat_bytes(shape, &stage, grid.rows))
+    return table + shape.C * stage.c + VECTOR_BYTES + line
 
 
 cdef inline dim pixel_group_bytes(const Shape* shape) noexcept nogil:
@@ -314,30 +427,27 @@ cdef inline dim pixel_group_bytes(const Shape* shape) noexcept nogil:
 
 
 cdef dim pixel_packed_bytes(const Shape* shape) noexcept nogil:
-    return pixel_table_bytes(shape) + shape.G * pixel_group_bytes(shape)
+    return shape.G * pixel_group_bytes(shape)
 
 
 cdef void pixel_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
     cdef dim panels = pixel_panels(shape)
-    cdef dim* column = <dim*> packed
     cdef const char* data = w.data
     cdef const char* bias = w.bias
-    cdef dim group, panel, c, r, s, k
-    for s in range(shape.S):
-        column[s] = s * shape.s_step * shape.item
-        if shape.q_step > 1:
-            column[s] = (s * shape.s_step % shape.q_step * phase_columns(shape)
-                         + s * shape.s_step // shape.q_step) * shape.item
-    packed += pixel_table_bytes(shape)
+    cdef dim group, panel, first, filters, c, r, s, k, place
     for group in range(shape.G):
         packed = spread_bias(packed, bias, shape.K, VECTOR_BYTES // shape.item, shape.item)
         for panel in range(panels):
+            first = split(shape.K, panels, panel)
+            filters = split(shape.K, panels, panel + 1) - first
             for c in range(shape.C):
                 for r in range(shape.R):
                     for s in range(shape.S):
-                        for k in range(split(shape.K, panels, panel), split(shape.K, panels, panel + 1)):
-                            copy_scalar(packed, data + k * w.k + c * w.c + r * w.r + s * w.s, shape.item)
-                            packed += shape.item
+                        place = r * shape.S + s if pixel_flat(shape) else s * shape.R + r
+                        for k in range(filters):
+                            copy_scalar(packed + (place * filters + k) * shape.item,
+                                        data + (first + k) * w.k + c * w.c + r * w.r + s * w.s, shape.item)
+                packed += shape.R * shape.S * filters * shape.item
         data += shape.K * w.k
         if bias != NULL:
             bias += shape.K * shape.item
@@ -345,22 +455,29 @@ cdef void pixel_pack(const Shape* shape, const Weights* w, char* packed) noexcep
 
 cdef double pixel_cost(const Shape* shape) noexcept nogil:
     cdef dim lanes = lanes_of(shape)
-    cdef double terms, filters, rows, nv, term, staging = 0
-    if shape.Q < lanes or (shape.channels_last and shape.G * shape.K > 1):
+    cdef bint flat = pixel_flat(shape)
+    cdef double terms, filters, rows, nv, vectors, term, staging = 0
+    if shape.channels_last and shape.G * shape.K > 1:
         return INFINITY
     terms = <double> shape.C * shape.R * shape.S
     filters = max(1, shape.K)
     if pixel_staged(shape):
-        if <double> shape.C * reach_h(shape, 1) * stage_pitch(shape) > STAGE_BYTES:
+        if <double> shape.C * reach_h(shape, 1) * staged_row_bytes(shape) > STAGE_BYTES:
             return INFINITY
-        staging = <double> shape.C * reach_h(shape, shape.P) * reach_w(shape, shape.Q)
+        # Rows are copied, and split into phases.
+        staging = (<double> shape.C * reach_h(shape, shape.P)
+                   * (20 + ceil_div(reach_w(shape, shape.Q), lanes) * (2 if shape.q_step == 1 else 6)))
     rows = filters / pixel_panels(shape) * pixel_rows(shape)
+    vectors = shape.P * ceil_div(shape.Q, lanes)
     nv = min(PIXEL_NV, shape.Q // lanes)
+    if flat:
+        vectors = ceil_div(shape.P * staged_row_bytes(shape), shape.q_step * VECTOR_BYTES)
+        nv = min(<double> PIXEL_NV, vectors)
+        staging += filters * shape.P * 10
     # A term of a tile issues rows * nv multiply-adds, but no faster than each can follow the one before it. Most
     # vector loads straddle two cache lines and count twice; two loads a cycle.
     term = max(rows * nv / ISSUE, (rows + 2 * nv) / 2, <double> LATENCY)
     # Each panel reads x again; where rows don't stay in the first-level cache, from the second.
     if filters > PIXEL_MR and <double> shape.C * reach_h(shape, PIXEL_MR) * shape.W * shape.item > CACHE_BYTES:
         term += nv * 8 / (<double> shape.R * shape.S)
-    return shape.G * (staging + <double> shape.P * ceil_div(shape.Q, lanes) * filters / (rows * nv)
-                      * (terms * term + 20))
+    return shape.G * (100 + staging + vectors * filters / (rows * nv) * (terms * term + 20))

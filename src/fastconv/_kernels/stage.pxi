@@ -5,11 +5,67 @@ cdef enum:
     STAGE_BYTES = 384 * 1024    # most that is staged at a time
 
 
+cdef inline dim values_in(dim size, dim item) noexcept nogil:
+    """size // item, without a division, which would take longer than copying a row."""
+    return size >> 2 if item == 4 else size >> 3
+
+
+cdef inline void copy_bytes(char* to, const char* value, dim size) noexcept nogil:
+    """Any multiple of 4 bytes, a vector at a time, the last of which overlaps the one before; no call of memcpy."""
+    cdef dim i = 0
+    if size >= VECTOR_BYTES:
+        while i < size - VECTOR_BYTES:
+            memcpy(to + i, value + i, VECTOR_BYTES)
+            i += VECTOR_BYTES
+        memcpy(to + size - VECTOR_BYTES, value + size - VECTOR_BYTES, VECTOR_BYTES)
+    elif size >= 32:
+        memcpy(to, value, 32)
+        memcpy(to + size - 32, value + size - 32, 32)
+    elif size >= 16:
+        memcpy(to, value, 16)
+        memcpy(to + size - 16, value + size - 16, 16)
+    elif size >= 8:
+        memcpy(to, value, 8)
+        memcpy(to + size - 8, value + size - 8, 8)
+    elif size > 0:
+        memcpy(to, value, 4)
+
+
+cdef inline void split_pairs(char* even, char* odd, const char* value, dim pairs, lane* like) noexcept nogil:
+    """Every second value to `even`, the ones between them to `odd`. Assumes a vector of pairs at least."""
+    cdef dim item = itemsize(like)
+    cdef dim lanes = sizeof(lane) // item
+    cdef dim i = 0
+    cdef lane a, b
+    while i < pairs:
+        i = min(i, pairs - lanes)       # the last vectors overlap those before
+        a = (<const lane*> (value + 2 * i * item))[0]
+        b = (<const lane*> (value + 2 * i * item))[1]
+        (<lane*> (even + i * item))[0] = even_lanes(a, b)
+        (<lane*> (odd + i * item))[0] = odd_lanes(a, b)
+        i += lanes
+
+
+cdef inline void split_row(char* to, dim phase, const char* value, dim count, dim step, dim item) noexcept nogil:
+    """Values f, f + step, ... of a row to to + f * phase, side by side."""
+    cdef dim f, pairs = count // 2
+    if step == 2 and pairs * item >= VECTOR_BYTES:
+        if item == 4:
+            split_pairs(to, to + phase, value, pairs, <f32v*> NULL)
+        else:
+            split_pairs(to, to + phase, value, pairs, <f64v*> NULL)
+        if count > 2 * pairs:
+            copy_scalar(to + pairs * item, value + 2 * pairs * item, item)
+        return
+    for f in range(min(step, count)):
+        copy_strided(to + f * phase, value + f * item, ceil_div(count - f, step), step, item)
+
+
 cdef inline void copy_strided(char* to, const char* value, dim count, dim step, dim item) noexcept nogil:
     """count values, `step` values of `item` bytes apart. A step of 1 or 2, the usual ones, is vectorised."""
     cdef dim i
     if step == 1:
-        memcpy(to, value, count * item)
+        copy_bytes(to, value, count * item)
     elif item == 4 and step == 2:
         for i in range(count):
             (<unsigned int*> to)[i] = (<const unsigned int*> value)[2 * i]
@@ -36,35 +92,52 @@ cdef inline char* spread_bias(char* to, const char* bias, dim filters, dim count
     return to + filters * count * item
 
 
-cdef void gather_row(const Shape* shape, const Image* x, const char* channel, dim h, dim first, dim count,
-                     char* to) noexcept nogil:
+cdef inline void gather_padding(const Image* x, const char* row, dim first, dim count, char* to,
+                                dim item) noexcept nogil:
+    """Columns of a padded row that lie beside x."""
+    cdef const char* value
+    cdef dim i
+    for i in range(count):
+        value = &x.pad[0]
+        if x.columns[first + i] >= 0:
+            value = row + x.columns[first + i] * x.w
+        copy_scalar(to + i * item, value, item)
+
+
+cdef inline void gather_row_inline(const Shape* shape, const Image* x, const char* channel, dim h, dim first,
+                                   dim count, char* to) noexcept nogil:
     """Columns first .. first+count-1 of row h of a channel of the padded image."""
     cdef dim item = shape.item
-    cdef const char* pad = &x.pad[0]
-    cdef const char* value
-    cdef dim i = 0, at, inside
+    cdef dim step = values_in(x.w, item)
+    cdef dim before, behind         # columns before x, and those before or in it
     if x.rows != NULL:
         h = x.rows[h]
         if h < 0:
-            fill(to, count, pad, item)
+            fill(to, count, &x.pad[0], item)
             return
     channel += h * x.h
     if x.columns == NULL:
-        copy_strided(to, channel + first * x.w, count, x.w // item, item)
+        copy_strided(to, channel + first * x.w, count, step, item)
         return
-    while i < count:
-        at = first + i - x.left
-        if 0 <= at < shape.W:           # x itself, as far as it goes
-            inside = min(shape.W - at, count - i)
-            copy_strided(to + i * item, channel + at * x.w, inside, x.w // item, item)
-            i += inside
-        else:
-            at = x.columns[first + i]
-            value = pad
-            if at >= 0:
-                value = channel + at * x.w
-            copy_scalar(to + i * item, value, item)
-            i += 1
+    before = min(count, max(<dim> 0, x.left - first))
+    behind = max(before, min(count, x.left - first + shape.W))
+    gather_padding(x, channel, first, before, to, item)
+    copy_strided(to + before * item, channel + (first + before - x.left) * x.w, behind - before, step, item)
+    gather_padding(x, channel, first + behind, count - behind, to + behind * item, item)
+
+
+# A function of its own, where a row at a time is gathered.
+cdef void gather_row(const Shape* shape, const Image* x, const char* channel, dim h, dim first, dim count,
+                     char* to) noexcept nogil:
+    gather_row_inline(shape, x, channel, h, first, count, to)
+
+
+cdef void gather_rows(const Shape* shape, const Image* x, const char* channel, dim h, dim h_step, dim rows,
+                      dim first, dim count, char* to, dim pitch) noexcept nogil:
+    """The same columns of rows h, h + h_step, ... of a channel, `pitch` bytes apart."""
+    cdef dim i
+    for i in range(rows):
+        gather_row_inline(shape, x, channel, h + i * h_step, first, count, to + i * pitch)
 
 
 cdef inline const char* image_row(const Shape* shape, const Image* x, const char* channel, dim h, dim first, dim count,
