@@ -282,7 +282,7 @@ def test_children_compute_after_threads_have(isa, start, tmp_path):
 def test_an_allocation_that_fails(run_python):
     """Of the result, packed weights, workspace, a converted image: a MemoryError with its size, and all is released."""
     script = """
-        import resource, numpy as np, fastconv
+        import resource, numpy as np, scipy.fft, fastconv       # SciPy, as a plan may import it, and that is kept
         def used():
             with open("/proc/self/statm") as statm:
                 return int(statm.read().split()[0]) << 12
@@ -350,7 +350,7 @@ def test_more_elements_than_32_bits_count():
 def test_more_workers_than_there_is_room_for(run_python):
     """Where the system won't give that many threads, a call computes with fewer, or raises; it doesn't end Python."""
     script = """
-        import resource, numpy as np, fastconv
+        import resource, numpy as np, scipy.fft, fastconv       # SciPy, as a plan may import it, and that is kept
         resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))      # stacks of 8 MiB: some 500 threads
         x, w = np.ones((4, 64, 3000), np.float32), np.ones((64, 4, 3, 3), np.float32)
         try:
