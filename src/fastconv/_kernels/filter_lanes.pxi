@@ -520,12 +520,21 @@ cdef double direct_pack_cost(const Shape* shape) noexcept nogil:
 
 
 cdef double filter_cost(const Shape* shape) noexcept nogil:
+    cdef FilterGrid g = filter_grid(shape, 1)
     cdef double terms = <double> shape.C * shape.R * shape.S
     cdef double pixels = <double> shape.P * shape.Q
     cdef double vectors = ceil_div(shape.K * shape.item, VECTOR_BYTES)
     cdef double panels = filter_panels(shape)
-    cdef double rows = min(<double> MR, pixels)
-    # A term of a full tile issues rows * NV multiply-adds, but no faster than each can follow the one before it.
-    cdef double term = max(rows * vectors / panels / ISSUE, <double> LATENCY)
+    cdef double tiles = <double> (ceil_div(shape.P, 2) if 2 * g.columns <= MR else shape.P) * g.across * g.pieces
+    # A term of a tile issues as many multiply-adds as it has sums, but no faster than each follows the one before it.
+    cdef double term = max(pixels / tiles * vectors / panels / ISSUE, <double> LATENCY)
+    cdef double staging = 0
+    # A tile's row of a term's row is copied; by term, value by value. What is gathered before, by row of x.
+    if g.staged:
+        staging = <double> shape.C * shape.R * shape.P * g.across * g.pieces * (
+            1.5 * g.m * shape.S if g.by_term else 8.0 + 3.0 * ceil_div(g.pitch, VECTOR_BYTES))
+    if shape.gathered:
+        staging += <double> shape.C * reach_h(shape, shape.P) * (20 + 2.0 * shape.W * shape.item / VECTOR_BYTES)
     # Storing takes a sum through memory and log2(lanes) shuffles.
-    return shape.G * (pixels / rows * panels * (terms * term + 40) + pixels * vectors * 9 + terms * panels * 2)
+    return shape.G * (staging + tiles * panels * (terms * term + 60 * g.parts) + pixels * vectors * 9
+                      + terms * panels * 2)

@@ -454,7 +454,7 @@ cdef void pixel_pack(const Shape* shape, const Weights* w, char* packed) noexcep
 
 
 cdef double pixel_cost(const Shape* shape) noexcept nogil:
-    cdef dim lanes = lanes_of(shape)
+    cdef dim width, lanes = lanes_of(shape)
     cdef bint flat = pixel_flat(shape)
     cdef double terms, filters, rows, nv, vectors, term, staging = 0
     if shape.channels_last and shape.G * shape.K > 1:
@@ -464,9 +464,12 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
     if pixel_staged(shape):
         if <double> shape.C * reach_h(shape, 1) * staged_row_bytes(shape) > STAGE_BYTES:
             return INFINITY
-        # Rows are copied, and split into phases.
-        staging = (<double> shape.C * reach_h(shape, shape.P)
-                   * (20 + ceil_div(reach_w(shape, shape.Q), lanes) * (2 if shape.q_step == 1 else 6)))
+        # Rows are copied, or split into phases, which is slow where there aren't two vectors of a row.
+        width = reach_w(shape, shape.Q)
+        staging = 20 + 2 * ceil_div(width, lanes)
+        if shape.q_step > 1:
+            staging = 40 + (6.0 * ceil_div(width, lanes) if shape.q_step == 2 and width >= 2 * lanes else 3.0 * width)
+        staging *= <double> shape.C * reach_h(shape, shape.P)
     rows = filters / pixel_panels(shape) * pixel_rows(shape)
     vectors = shape.P * ceil_div(shape.Q, lanes)
     nv = min(PIXEL_NV, shape.Q // lanes)
@@ -479,5 +482,5 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
     term = max(rows * nv / ISSUE, (rows + 2 * nv) / 2, <double> LATENCY)
     # Each panel reads x again; where rows don't stay in the first-level cache, from the second.
     if filters > PIXEL_MR and <double> shape.C * reach_h(shape, PIXEL_MR) * shape.W * shape.item > CACHE_BYTES:
-        term += nv * 8 / (<double> shape.R * shape.S)
-    return shape.G * (100 + staging + vectors * filters / (rows * nv) * (terms * term + 20))
+        term += nv * 3 / (<double> shape.R * shape.S)
+    return shape.G * (100 + staging + vectors * filters / (rows * nv) * (terms * term + 50))

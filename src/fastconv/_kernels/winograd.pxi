@@ -658,7 +658,7 @@ cdef void winograd_pack(const Shape* shape, const Weights* w, char* packed) noex
 
 cdef double winograd_cost(const Shape* shape) noexcept nogil:
     cdef WinogradGrid grid
-    cdef double tiles, vectors, sums, stream, rows
+    cdef double tiles, vectors, panels, calls, sums, stream, rows
     if (not is_float(shape) or shape.R != 3 and shape.R != 5
             or shape.S != shape.R or shape.P < shape.R or shape.Q < shape.S or shape.C * shape.R * shape.S < LEAST_TERMS
             or shape.p_step > 1 or shape.q_step > 1 or shape.r_step > 1 or shape.s_step > 1):
@@ -666,14 +666,19 @@ cdef double winograd_cost(const Shape* shape) noexcept nogil:
     grid = winograd_grid(shape, 1)
     tiles = <double> grid.down * grid.across
     vectors = ceil_div(shape.K * shape.item, VECTOR_BYTES)
-    # The tile's multiply-adds, or the time in which transformed weights arrive, once for each block.
-    sums = POINTS * POINTS * shape.C * vectors * tiles / ISSUE
+    # The tile's multiply-adds, or the time in which transformed weights arrive, once for each block. A tile has up to
+    # MR sums in a vector, or fewer, which then wait for each other.
+    panels = filter_panels(shape)
+    calls = <double> grid.bands * grid.pieces * ceil_div(grid.rows * grid.columns, MR)
+    sums = POINTS * POINTS * panels * calls * (
+        shape.C * max(tiles / calls * vectors / panels / ISSUE, <double> LATENCY) + 80)
     stream = <double> winograd_group_bytes(shape) * grid.bands * grid.pieces
     if winograd_group_bytes(shape) > WINOGRAD_BYTES:
         sums = max(sums, stream / STREAM)
     # The transforms of x, of rows of vectors of tiles, and of y, each tile and vector of filters.
     rows = <double> grid.down * ceil_div(grid.across * shape.item, VECTOR_BYTES)
-    return shape.G * (sums * 1.2 + rows * shape.C * 250 + tiles * vectors * 200 * (grid.m * grid.m) / 16)
+    return shape.G * (sums * 1.2 + rows * shape.C * (400 if shape.gathered else 250)
+                      + tiles * vectors * 200 * (grid.m * grid.m) / 16)
 
 
 cdef double winograd_pack_cost(const Shape* shape) noexcept nogil:
