@@ -1,20 +1,23 @@
 """The examples in the docstrings of public names and in README.md run, and print what they say."""
 
 import doctest
+import inspect
+import operator
 import re
 from pathlib import Path
 
 import pytest
 
 import fastconv
+from fastconv import _front
 
-NAMES = [name for name in fastconv.__all__ if not name.startswith("__")]
+NAMES = [*(name for name in fastconv.__all__ if not name.startswith("__")), "Plan.explain"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_examples(name):
     """Each public name has some."""
-    tests = doctest.DocTestFinder(recurse=False).find(getattr(fastconv, name), name, module=False)
+    tests = doctest.DocTestFinder(recurse=False).find(operator.attrgetter(name)(fastconv), name, module=False)
     examples = [test for test in tests if test.examples]
     assert examples, f"{name} has no example"
     for test in examples:
@@ -36,3 +39,12 @@ def test_readme():
             said += 1
     assert len(pieces) >= 3
     assert said >= 2
+
+
+def test_signatures():
+    """As editors show them: a plan has the options of a call, and their defaults."""
+    call, plan = (dict(inspect.signature(what).parameters) for what in (_front.convolve, _front.Plan))
+    options = [name for name in call if name not in ("x", "w", "out")]
+    assert list(plan) == ["w", "x_shape", "operation", *options]
+    assert [plan[name] for name in options] == [call[name] for name in options]
+    assert not _front.Plan.__doc__.startswith("Plan(")

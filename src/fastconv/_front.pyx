@@ -285,7 +285,10 @@ def convolve(x, w, *, flip_channels=False, mode="valid", stride=1, padding=0, di
 
 
 cdef class Plan:
-    """A correlation or convolution with one bank of filters, settled once: method chosen, weights packed.
+    # Its docstring begins with the signature, as inspect looks for it in a class that isn't written in Python.
+    """Plan(w, x_shape, *, operation='correlate', flip_channels=False, mode='valid', stride=1, padding=0, dilation=1, \
+groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None, method='auto', workers=None)\n--\n
+    A correlation or convolution with one bank of filters, settled once: method chosen, weights packed.
 
     Calling a plan saves what `correlate` and `convolve` do anew for each call, which is most of the time of a small
     problem. As weights are packed once, it may take a method whose packing wouldn't pay for a single call. A plan
@@ -404,7 +407,7 @@ cdef class Plan:
         cdef Problem* problem = &recipe.problem
         cdef ndarray computed
         cdef Image image
-        sizes = self.x_shape[-3:]
+        sizes = self.x_shape if problem.ndim < 4 else self.x_shape[1:]
         x = np.random.default_rng(0).integers(0, 100, sizes).astype(self.dtype)
         set_images(problem, x)
         x = read_image(problem, x, &image)

@@ -197,6 +197,7 @@ cdef double matrix_cost(const Shape* shape) noexcept nogil:
         return INFINITY
     vectors = ceil_div(shape.P * shape.Q, lanes_of(shape))
     nv = min(<double> NV, vectors)
-    # As of the filter tile. A vector is staged once, and each result is stored twice.
+    # As of the filter tile. A vector is staged once, slowly where its pixels lie apart, and each result stored twice.
     term = max(rows * nv / ISSUE, <double> LATENCY)
-    return shape.G * (vectors / nv * panels * (shape.C * term + 80) + vectors * (shape.C * 8 + shape.K * 4))
+    return shape.G * (vectors / nv * panels * (shape.C * term + 80)
+                      + vectors * (shape.C * (8 if shape.q_step == 1 else 16) + shape.K * 4))
