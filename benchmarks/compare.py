@@ -238,6 +238,7 @@ def summary(rows):
 def plot(rows, file, title):
     """Our time by that of the best peer, a bar a shape, numbers of threads side by side; losses are red."""
     import matplotlib.pyplot as plt  # noqa: PLC0415
+    from matplotlib import ticker  # noqa: PLC0415
 
     counts = sorted({row["threads"] for row in rows})
     names = list(dict.fromkeys(row["name"] for row in rows))
@@ -257,6 +258,10 @@ def plot(rows, file, title):
                       ha="left" if row["ratio"] >= 1 else "right")  # fmt: skip
         axis.axvline(1, color="black", linewidth=0.8)
         axis.set(xscale="log", title=f"{threads} thread{'s' * (threads > 1)}", xlabel="time of Plan / best peer's")
+        axis.set_xlim(min([0.5, *relative]) / 1.2, max([1.2, *relative]) * 2)  # with room for names
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         axis.set_yticks(range(len(names)), names, fontsize=8)
         axis.grid(axis="x", which="both", alpha=0.3)
     axes[0, 0].invert_yaxis()
