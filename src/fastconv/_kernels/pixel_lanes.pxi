@@ -418,7 +418,7 @@ cdef dim pixel_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
     stage = pixel_stage(shape, grid.rows)
     if stage.flat:
         line = max(line, panel_filters(shape) * flat_bytes(shape, &stage, grid.rows))
-    return table + shape.C * stage.c + VECTOR_BYTES + line
+    return whole_lines(table + shape.C * stage.c + VECTOR_BYTES + line)
 
 
 cdef inline dim pixel_group_bytes(const Shape* shape) noexcept nogil:
