@@ -210,7 +210,7 @@ def check(case):
         options["method"] = fastconv.Plan(w, given.shape[1:], operation=case.operation, **options).method
     try:
         y = call(given, w, **options)
-    except ValueError as error:  # outputs narrower than a vector, filters of other sizes
+    except ValueError as error:  # integers by a method that rounds, filters of other sizes
         if case.method not in LIMITED or "which can't compute outputs" not in str(error):
             raise
         options["method"] = "direct"

@@ -350,7 +350,7 @@ def test_more_elements_than_32_bits_count():
 def test_more_workers_than_there_is_room_for(run_python):
     """Where the system won't give that many threads, a call computes with fewer, or raises; it doesn't end Python."""
     script = """
-        import resource, numpy as np, scipy.fft, fastconv       # SciPy, as a plan may import it, and that is kept
+        import resource, numpy as np, fastconv
         resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))      # stacks of 8 MiB: some 500 threads
         x, w = np.ones((4, 64, 3000), np.float32), np.ones((64, 4, 3, 3), np.float32)
         try:
