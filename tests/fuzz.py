@@ -30,6 +30,7 @@ from numpy.lib.stride_tricks import as_strided
 from soak import resident_bytes
 
 import fastconv
+from fastconv import _plan
 
 try:
     import resource
@@ -385,7 +386,7 @@ def problem(rng, numbers):
         ("pad_mode", ("constant", "reflect", "symmetric", "edge", "wrap")),
         ("pad_value", (0, 1, -2.5)),
         ("workers", (None, 1, 2, 3, -1)),
-        ("method", ("auto", "direct", "direct-pixels", "direct-filters", "direct-matrix", "winograd", "fft")),
+        ("method", _plan.CHOICES),
         ("dtype", (None, "float64", "complex64")),
     ):
         if rng.random() < 0.25:

@@ -118,6 +118,7 @@ cdef int choose_method(object method, const Shape* shape, bint once) except -1:
     bits, for any number of images or workers.
     """
     cdef int number, best = PIXELS
+    cdef double cycles, least = INFINITY
     if not isinstance(method, str) or method not in CHOICES:
         raise ValueError(
             f"method is {method!r}; expected one of {', '.join(map(repr, CHOICES))}, or of a Plan 'measure'"
@@ -127,10 +128,11 @@ cdef int choose_method(object method, const Shape* shape, bint once) except -1:
         check_method(number, shape)
         return number
     for number in range(KERNELS if method == "auto" else DIRECT):
-        if cost(number, shape, once) < cost(best, shape, once):
-            best = number
+        cycles = cost(number, shape, once)
+        if cycles < least:
+            best, least = number, cycles
     # To find how transforms would cut the problem takes longer than a small one.
-    if method == "auto" and least_cycles(shape) < cost(best, shape, once) > cost(FFT, shape, once) and available():
+    if method == "auto" and least_cycles(shape) < least > cost(FFT, shape, once) and available():
         return FFT
     return best
 

@@ -282,15 +282,6 @@ cdef struct FilterBlock:
     dim spread                  # values from one term's pixels to the next's, or 0 where terms share values
 
 
-cdef inline void copy_row(char* to, const char* value, dim bytes, int piece) noexcept nogil:
-    """Copy `piece` bytes at a time, the last ones overlapping those before. Assumes that there are as many."""
-    cdef dim i = 0
-    while i < bytes - piece:
-        memcpy(to + i, value + i, piece)
-        i += piece
-    memcpy(to + bytes - piece, value + bytes - piece, piece)
-
-
 cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Image* x, dim first, dim count,
                             int piece) noexcept nogil:
     """Rows first .. first+count-1 of the filters for all tiles, [tile][row]; `piece` bytes at a time, or 0 by term."""

@@ -165,6 +165,11 @@ cdef inline dim divided(dim a, dim b) noexcept nogil:
     return a if b == 1 else a // b
 
 
+cdef inline dim phase_columns(const Shape* shape) noexcept nogil:
+    """Values in a phase of a staged row."""
+    return divided(reach_w(shape, pixel_columns(shape)) + shape.q_step - 1, shape.q_step)
+
+
 cdef inline PixelStage pixel_stage(const Shape* shape, dim rows) noexcept nogil:
     """The stage of a block of `rows` rows of y; of no size where x is read in place."""
     cdef PixelStage g
@@ -174,7 +179,7 @@ cdef inline PixelStage pixel_stage(const Shape* shape, dim rows) noexcept nogil:
     g.flat = pixel_flat(shape)
     g.row_phases = shape.p_step if g.flat else 1
     g.rows = divided(reach_h(shape, rows) + g.row_phases - 1, g.row_phases)
-    g.columns = divided(reach_w(shape, pixel_columns(shape)) + shape.q_step - 1, shape.q_step)
+    g.columns = phase_columns(shape)
     g.pitch = g.columns * shape.item
     g.row_phase = g.rows * g.pitch
     g.phase = g.row_phases * g.row_phase
@@ -187,7 +192,7 @@ cdef inline PixelStage pixel_stage(const Shape* shape, dim rows) noexcept nogil:
 
 cdef inline dim staged_row_bytes(const Shape* shape) noexcept nogil:
     """Of a row of x in a stage."""
-    return ceil_div(reach_w(shape, pixel_columns(shape)), shape.q_step) * shape.q_step * shape.item
+    return phase_columns(shape) * shape.q_step * shape.item
 
 
 cdef inline dim flat_bytes(const Shape* shape, const PixelStage* g, dim rows) noexcept nogil:
@@ -206,8 +211,16 @@ cdef inline dim tap(const Shape* shape, const PixelStage* g, dim r, dim s) noexc
     return r * g.pitch + s * shape.item
 
 
-cdef inline dim tap_count(const Shape* shape) noexcept nogil:
-    return shape.R * shape.S if pixel_flat(shape) else shape.S
+cdef inline dim table_bytes(const Shape* shape) noexcept nogil:
+    """Of the table of columns, which begins a workspace; a multiple of a cache line."""
+    return whole_lines((shape.R * shape.S if pixel_flat(shape) else shape.S) * sizeof(dim))
+
+
+cdef inline void fill_table(const Shape* shape, const PixelStage* g, dim* column) noexcept nogil:
+    cdef dim r, s
+    for r in range(shape.R if g.flat else 1):
+        for s in range(shape.S):
+            column[r * shape.S + s] = tap(shape, g, r, s)
 
 
 cdef inline void stage_band(const Shape* shape, const PixelStage* g, const Image* x, const char* image,
@@ -257,19 +270,18 @@ cdef inline void pixel_block(const Shape* shape, const PixelStage* stage, const 
     cdef const char* bias = packed + block.group * pixel_group_bytes(shape)
     cdef const char* weights = bias + shape.K * VECTOR_BYTES + k * terms * item
     cdef const char* image = x.data + block.n * x.n + block.group * shape.C * x.c
-    cdef dim* column = <dim*> workspace
-    cdef char* values = workspace + whole_lines(tap_count(shape) * sizeof(dim))
+    cdef char* values = workspace + table_bytes(shape)
     cdef char* sums = values + shape.C * stage.c + VECTOR_BYTES
     cdef char* line = sums
     cdef char* to = y
     cdef dim x_h = x.h
     cdef PixelTile g
     cdef PixelBlock area = block[0]         # of the sequence, if y is computed flat
-    cdef dim p, q, panel, r, s
+    cdef dim p, q, panel
     cdef int mp, nv, km
     bias += k * VECTOR_BYTES
     g.C, g.R, g.S = shape.C, shape.R, shape.S
-    g.column = column
+    g.column = <const dim*> workspace
     g.x_c = x.c
     g.y_p = shape.Q * item
     g.y_k = shape.P * g.y_p
@@ -286,9 +298,6 @@ cdef inline void pixel_block(const Shape* shape, const PixelStage* stage, const 
         image = values
         y += block.p_first * g.y_p
     g.x_h = shape.r_step * x_h
-    for r in range(shape.R if stage.flat else 1):
-        for s in range(shape.S):
-            column[r * shape.S + s] = tap(shape, stage, r, s)
     # Loop 3: filters, a panel at a time, so that y is written in few streams, over a window of x that stays in a cache.
     for panel in range(block.panel_first, block.panel_last):
         km = <int> (fewest + (panel < wider))
@@ -367,7 +376,8 @@ cdef inline void pixel_groups(const Shape* shape, const PixelStage* stage, const
     cdef dim _
     if stage.flat:
         # What is computed of memory that no pixel comes to is dropped, but takes long if that holds subnormal numbers.
-        memset(workspace, 0, whole_lines(tap_count(shape) * sizeof(dim)) + shape.C * stage.c + VECTOR_BYTES)
+        memset(workspace + table_bytes(shape), 0, shape.C * stage.c + VECTOR_BYTES)
+    fill_table(shape, stage, <dim*> workspace)
     for _ in range(groups):
         pixel_block(shape, stage, packed, x, y, block, workspace, like)
         block.group += 1
@@ -408,7 +418,7 @@ cdef void pixel_run(const Shape* shape, int workers, const char* packed, const I
 
 cdef dim pixel_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
     """The table of columns; a stage, with room behind it for a vector; then a line of x or a panel's sums."""
-    cdef dim table = whole_lines(tap_count(shape) * sizeof(dim))
+    cdef dim table = table_bytes(shape)
     cdef dim line = reach_w(shape, pixel_columns(shape)) * shape.item
     cdef PixelGrid grid
     cdef PixelStage stage
@@ -474,7 +484,7 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
     vectors = shape.P * ceil_div(shape.Q, lanes)
     nv = min(PIXEL_NV, shape.Q // lanes)
     if flat:
-        vectors = ceil_div(shape.P * staged_row_bytes(shape), shape.q_step * VECTOR_BYTES)
+        vectors = ceil_div(shape.P * phase_columns(shape) * shape.item, VECTOR_BYTES)
         nv = min(<double> PIXEL_NV, vectors)
         staging += filters * shape.P * 10
     # A term of a tile issues rows * nv multiply-adds, but no faster than each can follow the one before it. Most

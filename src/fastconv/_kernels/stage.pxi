@@ -10,25 +10,22 @@ cdef inline dim values_in(dim size, dim item) noexcept nogil:
     return size >> 2 if item == 4 else size >> 3
 
 
-cdef inline void copy_bytes(char* to, const char* value, dim size) noexcept nogil:
-    """Any multiple of 4 bytes, a vector at a time, the last of which overlaps the one before; no call of memcpy."""
+cdef inline void copy_row(char* to, const char* value, dim bytes, int piece) noexcept nogil:
+    """Copy `piece` bytes at a time, the last ones overlapping those before. Assumes that there are as many."""
     cdef dim i = 0
-    if size >= VECTOR_BYTES:
-        while i < size - VECTOR_BYTES:
-            memcpy(to + i, value + i, VECTOR_BYTES)
-            i += VECTOR_BYTES
-        memcpy(to + size - VECTOR_BYTES, value + size - VECTOR_BYTES, VECTOR_BYTES)
-    elif size >= 32:
-        memcpy(to, value, 32)
-        memcpy(to + size - 32, value + size - 32, 32)
-    elif size >= 16:
-        memcpy(to, value, 16)
-        memcpy(to + size - 16, value + size - 16, 16)
-    elif size >= 8:
-        memcpy(to, value, 8)
-        memcpy(to + size - 8, value + size - 8, 8)
-    elif size > 0:
-        memcpy(to, value, 4)
+    while i < bytes - piece:
+        memcpy(to + i, value + i, piece)
+        i += piece
+    memcpy(to + bytes - piece, value + bytes - piece, piece)
+
+
+cdef inline void copy_bytes(char* to, const char* value, dim size) noexcept nogil:
+    """Any multiple of 4 bytes, without a call of memcpy."""
+    if size >= VECTOR_BYTES: copy_row(to, value, size, VECTOR_BYTES)
+    elif size >= 32: copy_row(to, value, size, 32)
+    elif size >= 16: copy_row(to, value, size, 16)
+    elif size >= 8: copy_row(to, value, size, 8)
+    elif size > 0: copy_row(to, value, size, 4)
 
 
 cdef inline void split_pairs(char* even, char* odd, const char* value, dim pairs, lane* like) noexcept nogil:
