@@ -4,9 +4,10 @@ import numpy as np
 from shapes import Shape
 
 import fastconv
+from fastconv import _plan
 
 DTYPES = ("float32", "float64")
-METHODS = ("direct", "direct-pixels", "direct-filters", "direct-matrix")
+METHODS = tuple(method for method in _plan.CHOICES if method.startswith("direct"))
 VECTOR_BYTES = {"baseline": 16, "avx2": 32, "avx512": 64}
 
 

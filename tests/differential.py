@@ -76,7 +76,7 @@ class Case(NamedTuple):
         return {name: getattr(self, name) for name in names}
 
 
-LIMITED = ("direct-pixels", "direct-matrix", "winograd", "fft")  # methods that don't compute every problem
+LIMITED = tuple(method for method in _plan.METHODS if method != "direct-filters")  # which don't compute every problem
 
 
 def draw(pick, most_work=MOST_WORK):

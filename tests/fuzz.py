@@ -619,7 +619,7 @@ def main():
 
 def watched(command, progress):
     """Run a child; its exit code (None: it made no progress for long), the input it stood at, and how many raised."""
-    with subprocess.Popen(command, env={"MALLOC_ARENA_MAX": "2", **os.environ}) as process:
+    with subprocess.Popen(command, env={"MALLOC_ARENA_MAX": "2", "OMP_STACKSIZE": "1M", **os.environ}) as process:
         try:
             at, since = -1, time.monotonic()
             while True:

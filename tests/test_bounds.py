@@ -78,7 +78,7 @@ for number, (c, k, r, s, h, width) in enumerate(SIZES):
             for layout in ("NCHW", "NHWC"):
                 sizes = (2, h, width, g * c) if layout == "NHWC" else (2, g * c, h, width)
                 x = rng.integers(-4, 5, sizes).astype(dtype)
-                for method in ("direct-pixels", "direct-filters", "direct-matrix", "winograd"):
+                for method in ("direct-pixels", "direct-filters", "direct-matrix", "direct-groups", "winograd"):
                     try:
                         fastconv.Plan(w, x.shape, method=method, layout=layout, **options)
                     except ValueError as error:

@@ -29,9 +29,13 @@ def arrays(x_dtype, w_dtype=None, *, groups=1, seed=0):
     return values(rng, (2, groups * 3, 6, 39), x_dtype), values(rng, (groups * 5, 3, 3, 2), w_dtype), bias
 
 
+def kernels(groups):
+    return KERNELS if groups == 1 else (*KERNELS, "direct-groups")
+
+
 def check(x, w, bias, operation="correlate", dtype=None, **options):
     exact, bound = getattr(oracle, operation)(x, w, bias, dtype=dtype, **options)
-    for method in KERNELS:
+    for method in kernels(options.get("groups", 1)):
         y = getattr(fastconv, operation)(x, w, bias=bias, dtype=dtype, method=method, **options)
         assert y.dtype == (np.result_type(x, w) if dtype is None else dtype)
         assert oracle.within(y, exact, bound), (method, options)
@@ -320,7 +324,7 @@ def test_subnormals_stay(dtype, geometry):
     geometry = geometry | {"pad_value": 0}
     exact = oracle.correlate(x, w, **geometry)[0].astype(dtype) * smallest
     assert np.any(exact)
-    for method in KERNELS:
+    for method in kernels(groups):
         options = geometry | {"method": method}
         assert np.array_equal(fastconv.correlate(x.astype(dtype) * smallest, w.astype(dtype), **options), exact)
         assert np.array_equal(fastconv.correlate(x.astype(dtype), w.astype(dtype) * smallest, **options), exact)

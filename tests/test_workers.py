@@ -171,9 +171,7 @@ def test_bits_are_the_same_for_every_geometry(options):
             continue
         w_shape = (24, 8 // options.get("groups", 1), 3, 2)
         x, w, bias = ((rng.standard_normal(size) * 50).astype(name) for size in (sizes, w_shape, 24))
-        for method in ("direct-pixels", "direct-filters"):
-            if method == "direct-pixels" and "layout" in options:
-                continue
+        for method in fastconv.Plan(w, x.shape, dtype=name, **options).predicted:
             alone = fastconv.correlate(x, w, bias=bias, method=method, workers=1, **options)
             for workers in range(2, 17):
                 y = fastconv.correlate(x, w, bias=bias, method=method, workers=workers, **options)
@@ -347,16 +345,14 @@ def test_more_elements_than_32_bits_count():
 
 @needs_openmp
 @needs_limits
-def test_more_workers_than_there_is_room_for(run_python):
-    """Where the system won't give that many threads, a call computes with fewer, or raises; it doesn't end Python."""
-    script = """
+@pytest.mark.parametrize("room", [1, 2, 4])
+def test_more_workers_than_there_is_room_for(run_python, room):
+    """Where the system won't give that many threads, a call computes with fewer; it doesn't end Python."""
+    script = f"""
         import resource, numpy as np, fastconv
-        resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))      # stacks of 8 MiB: some 500 threads
+        resource.setrlimit(resource.RLIMIT_AS, ({room} << 30, {room} << 30))    # stacks of 8 MiB
         x, w = np.ones((4, 64, 3000), np.float32), np.ones((64, 4, 3, 3), np.float32)
-        try:
-            print((fastconv.correlate(x, w, workers=10_000, method="direct-filters") == 36).all())
-        except (MemoryError, RuntimeError, ValueError) as error:
-            print("workers" in str(error))
+        print((fastconv.correlate(x, w, workers=10_000, method="direct-filters") == 36).all())
     """
     done = run_python(lines(script), OPENBLAS_NUM_THREADS="1", OMP_STACKSIZE="8M")
     assert done.stdout == "True\n", done.stderr

@@ -46,7 +46,7 @@ class Methods:
 
     params = (
         ["64x58", "512x9", "256x56-1x1", "vgg-rgb", "gray-3x3"],
-        ["direct-pixels", "direct-filters", "direct-matrix", "winograd"],
+        ["direct-pixels", "direct-filters", "direct-matrix", "direct-groups", "winograd"],
     )
     param_names = ("shape", "method")
 

@@ -176,13 +176,13 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
     dtype : dtype, optional
         The result's, and what it is accumulated in: ``np.result_type(x, w)`` or one that holds it. An image of uint8
         and filters of int8 have int16 sums, which wrap; ``dtype="int32"`` is what one wants of them.
-    method : {"auto", "direct", "direct-pixels", "direct-filters", "direct-matrix", "winograd", "fft"}
+    method : {"auto", "direct", "direct-pixels", "direct-filters", "direct-matrix", "direct-groups", "winograd", "fft"}
         How to compute. "auto" takes the method predicted to be fastest for one image's sizes. "direct" sums the
-        terms in order, along vectors of pixels or of filters, or for 1 x 1 filters as a product of matrices, of which
-        "direct" takes the fastest. "winograd" saves three quarters of the multiplications of 3 x 3 filters [2]_ and two
-        thirds of those of 5 x 5, without stride and dilation, from 144 terms on. "fft" multiplies Fourier transforms of
-        rows, for large filters; it needs SciPy (``pip install fastconv[fft]``). Neither is for integers. What these
-        can't be sure to compute within the error bound, they sum directly.
+        terms in order, along vectors of pixels, of filters or of groups, or for 1 x 1 filters as a product of
+        matrices; it takes the fastest of these. "winograd" saves three quarters of the multiplications of 3 x 3
+        filters [2]_ and two thirds of those of 5 x 5, without stride and dilation, from 144 terms on. "fft" multiplies
+        Fourier transforms of rows, for large filters; it needs SciPy (``pip install fastconv[fft]``). Neither is for
+        integers. What these can't be sure to compute within the error bound, they sum directly.
     workers : int, optional
         Threads to use at most; negative counts from the number of CPUs. None is `get_workers`; work of less than
         about 50 microseconds stays on the calling thread. The result has the same bits for any number.

@@ -20,7 +20,7 @@ from fastconv._kernels.kernel cimport (
 )
 from fastconv._problem cimport padding_map, Problem
 from fastconv._spectral cimport available, Cut, cut_problem, least_cycles, Spectra, transformed
-from fastconv._threads cimport count_workers, run_tasks, TaskFunction
+from fastconv._threads cimport count_workers, MOST_THREADS, run_tasks, TaskFunction
 
 cnp.import_array()
 
@@ -39,18 +39,18 @@ cdef extern from *:
 
 cdef enum:
     HUGE_PAGE = 2 << 20         # bytes; from here on memory asks for such pages
-    MOST_THREADS = 256          # more are never faster, and an OpenMP that can't start them ends the process
     ALONE = 100_000             # cycles: less work than this isn't worth waking another thread for
     HELD = 10_000               # cycles: nor, than this, letting other Python threads run
     BETWEEN_SIGNALS = 100_000_000   # cycles: Ctrl-C is looked for about this often
 
 # The methods' names, in the order of the kernels that they run.
-METHODS = ("direct-pixels", "direct-filters", "direct-matrix", "winograd", "fft")
+METHODS = ("direct-pixels", "direct-filters", "direct-matrix", "direct-groups", "winograd", "fft")
 CHOICES = ("auto", "direct", *METHODS)
 LIMITS = (
     "it takes channels first where there are several, and no rows of x that are too long to stage",
     "",
     "it takes filters of 1 x 1, with channels first",
+    "it takes several groups, and no rows of x that are too long to stage",
     "it takes floats, filters of 3 x 3 or 5 x 5 with 144 terms or more, no stride or dilation, and outputs at least"
     " as large as a filter",
 )
@@ -355,7 +355,7 @@ cdef int execute_all(const Recipe* recipe, const Image* x, char* y, object worke
         threads = count_workers(workers)
         if cycles <= ALONE:
             threads = 1
-        threads = min(threads, MOST_THREADS)
+        threads = min(threads, <int> MOST_THREADS)
     if recipe.spectra != NULL:
         tasks = (<Spectra> recipe.spectra).tasks(shape)
         call.workspace_bytes = (<Spectra> recipe.spectra).own_bytes(shape)

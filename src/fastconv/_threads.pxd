@@ -1,5 +1,8 @@
 from fastconv._kernels.kernel cimport dim
 
+cdef enum:
+    MOST_THREADS = 256      # of one call: more are never faster
+
 ctypedef void (*TaskFunction)(void* context, dim task, int worker) noexcept nogil
 
 cdef int count_workers(object workers) except -1

@@ -22,6 +22,24 @@ cdef extern from *:
     int OPENMP
     int omp_get_max_threads() nogil
 
+# How many threads OpenMP has for the calling thread: what it had for its last call.
+cdef extern from *:
+    """
+    #include <pthread.h>
+    static __thread int team = 1;
+    """
+    int team
+    ctypedef unsigned long pthread_t
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_create(pthread_t* thread, const void* attributes, void* (*start)(void*) noexcept nogil,
+                       void* argument) nogil
+    int pthread_join(pthread_t thread, void** result) nogil
+    int pthread_mutex_init(pthread_mutex_t* mutex, const void* attributes) nogil
+    int pthread_mutex_lock(pthread_mutex_t* mutex) nogil
+    int pthread_mutex_unlock(pthread_mutex_t* mutex) nogil
+    int pthread_mutex_destroy(pthread_mutex_t* mutex) nogil
+
 openmp = OPENMP     # the version of OpenMP as yyyymm, or 0 in a serial build
 
 # A child process that was forked after the parent's OpenMP threads had started has none of them, and some OpenMP
@@ -125,11 +143,44 @@ cdef int count_workers(object workers) except -1:
     return number + 1 + cpus
 
 
+cdef void* wait_and_end(void* mutex) noexcept nogil:
+    pthread_mutex_lock(<pthread_mutex_t*> mutex)
+    pthread_mutex_unlock(<pthread_mutex_t*> mutex)
+    return NULL
+
+
+cdef int startable(int workers) noexcept nogil:
+    """How many threads there can be, the calling one and at most MOST_THREADS among them.
+
+    An OpenMP that can't start a thread ends the process. So whenever there are to be more than in this thread's last
+    call, as many are started, and ended, before.
+    """
+    global team
+    cdef pthread_t threads[MOST_THREADS]
+    cdef pthread_mutex_t mutex
+    cdef int started = 1, i
+    workers = min(workers, <int> MOST_THREADS)
+    if workers > team:
+        pthread_mutex_init(&mutex, NULL)
+        pthread_mutex_lock(&mutex)
+        while started < workers and pthread_create(&threads[started], NULL, wait_and_end, &mutex) == 0:
+            started += 1
+        pthread_mutex_unlock(&mutex)
+        for i in range(1, started):
+            pthread_join(threads[i], NULL)
+        pthread_mutex_destroy(&mutex)
+        workers = started
+    team = workers
+    return workers
+
+
 cdef void run_tasks(TaskFunction function, void* context, dim first, dim last, int workers) noexcept nogil:
-    """Call function(context, task, worker) for each task, workers at a time; worker is 0 .. workers-1."""
+    """Call function(context, task, worker) for each task, at most workers at a time; worker is 0 .. workers-1."""
     global pool_started
     cdef dim task
-    if workers == 1 or pool_lost or OPENMP == 0:
+    if workers > 1:
+        workers = 1 if pool_lost or OPENMP == 0 else startable(workers)
+    if workers == 1:
         for task in range(first, last):
             function(context, task, 0)
     else:

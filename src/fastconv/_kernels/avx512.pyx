@@ -15,6 +15,8 @@ cdef enum:
     ISSUE = 2               # multiply-adds in a cycle, and the cycles until one can be added to
     LATENCY = 4
     FILTER_KC = 1152        # terms of the reduction in a part: 144 KiB of a panel's weights
+    MOST_GROUP_SUMS = 28    # of the tile with groups in its lanes, of at most GROUP_KM filters of each
+    GROUP_KM = 4
     PRODUCT_MP = 12         # of products of spectra: 12 x 2 accumulators, 2 vectors and a row of x
 
 include "vector.pxi"
@@ -22,6 +24,7 @@ include "stage.pxi"
 include "pixel_lanes.pxi"
 include "filter_lanes.pxi"
 include "matrix.pxi"
+include "group_lanes.pxi"
 include "winograd.pxi"
 include "products.pxi"
 include "table.pxi"

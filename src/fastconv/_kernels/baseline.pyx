@@ -15,6 +15,8 @@ cdef enum:
     ISSUE = 1               # multiply-adds in a cycle, and the cycles until one can be added to
     LATENCY = 8
     FILTER_KC = 512         # terms of the reduction in a part: 16 KiB of a panel's weights
+    MOST_GROUP_SUMS = 12    # of the tile with groups in its lanes, of at most GROUP_KM filters of each
+    GROUP_KM = 2
     PRODUCT_MP = 6          # of products of spectra: 6 x 2 accumulators, 2 vectors and a row of x
 
 include "vector.pxi"
@@ -22,6 +24,7 @@ include "stage.pxi"
 include "pixel_lanes.pxi"
 include "filter_lanes.pxi"
 include "matrix.pxi"
+include "group_lanes.pxi"
 include "winograd.pxi"
 include "products.pxi"
 include "table.pxi"

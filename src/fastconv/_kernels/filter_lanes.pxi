@@ -57,7 +57,9 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
         for i in range(m):
             for v in range(nv):
                 acc[(u * m + i) * nv + v] = init[(u * g.row_step + i) * g.init_step + v]
-    for r in range(g.terms):
+    # There is a term at least. Were that left open, the compiler would take the sums through memory.
+    r = 0
+    while True:
         a = x + g.off[r]
         for v in range(nv):
             b[v] = w[v]
@@ -66,6 +68,8 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
                 for v in range(nv):
                     acc[(u * m + i) * nv + v] = fma(acc[(u * m + i) * nv + v], b[v], a + u * g.row + i * item)
         w += nv
+        r += 1
+        if r >= g.terms: break
     for u in range(um):
         for i in range(m):
             for v in range(nv):
@@ -109,33 +113,6 @@ cdef void filter_tile_any(const FilterSweep* g, const char* x, const vec* w, con
     else: filter_tile_nv(g, x, w, init, t, um, m, 1)
 
 
-cdef inline void perfect_shuffle(lane* a, int lanes) noexcept nogil:
-    """Rows i and i + lanes/2 to rows 2i and 2i + 1, interleaved. Done log2(lanes) times it transposes a."""
-    cdef lane b[MOST_LANES]
-    cdef int i
-    for i in range(lanes // 2):
-        b[2 * i] = interleave_low(a[i], a[i + lanes // 2])
-        b[2 * i + 1] = interleave_high(a[i], a[i + lanes // 2])
-    for i in range(lanes):
-        a[i] = b[i]
-
-
-cdef inline void transpose_block(const lane* t, dim t_step, char* y, dim y_k, dim filters) noexcept nogil:
-    """A vector of filters for each of `lanes` pixels, t_step vectors apart, into `lanes` pixels of each filter."""
-    cdef lane a[MOST_LANES]
-    cdef int lanes = sizeof(lane) // itemsize(t)
-    cdef int i
-    for i in range(lanes):
-        a[i] = t[i * t_step]
-    perfect_shuffle(a, lanes)
-    if lanes > 2: perfect_shuffle(a, lanes)
-    if lanes > 4: perfect_shuffle(a, lanes)
-    if lanes > 8: perfect_shuffle(a, lanes)
-    for i in range(lanes):
-        if i < filters:
-            (<lane*> (y + i * y_k))[0] = a[i]
-
-
 cdef inline void store_planes(const lane* t, int nv, dim pixels, dim filters, char* y, dim y_k) noexcept nogil:
     """Sums, [pixels][nv vectors of filters], into `filters` planes of y, y_k bytes apart."""
     cdef dim item = itemsize(t)
@@ -146,7 +123,8 @@ cdef inline void store_planes(const lane* t, int nv, dim pixels, dim filters, ch
         j = 0
         while j < pixels and pixels >= lanes:
             j = min(j, pixels - lanes)          # the last block overlaps the one before
-            transpose_block(t + j * nv + v, nv, y + k * y_k + j * item, y_k, filters - k)
+            transpose_block(<const char*> (t + j * nv + v), nv * VECTOR_BYTES, lanes, y + k * y_k + j * item, y_k,
+                            filters - k, t)
             j += lanes
         for j in range(pixels if pixels < lanes else 0):
             for i in range(min(lanes, filters - k)):
@@ -472,7 +450,7 @@ cdef inline void pack_vector(const Shape* shape, const Weights* w, const char* d
             else:
                 for i in range(count):
                     copy_scalar(<char*> &rows[k] + i * item, data + k * w.k + off[i], item)
-        transpose_block(rows, 1, packed, width, count)
+        transpose_block(<const char*> rows, VECTOR_BYTES, lanes, packed, width, count, like)
         packed += count * width
         term += count
 

@@ -18,9 +18,10 @@ cdef enum:
     PIXELS = 0
     FILTERS = 1
     MATRIX = 2
-    DIRECT = 3              # so many of them
-    WINOGRAD = 3
-    KERNELS = 4
+    GROUPS = 3
+    DIRECT = 4              # so many of them
+    WINOGRAD = 4
+    KERNELS = 5
 
 cdef struct Shape:
     DType dtype

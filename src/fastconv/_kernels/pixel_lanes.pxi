@@ -51,9 +51,9 @@ cdef inline void pixel_row(vec* acc, const char* x, const char* w, const PixelTi
     """One row of x into rows first .. last-1 of y in the tile; w points at the weights that row 0 of y would take."""
     cdef vec b[PIXEL_NV]
     cdef dim item = itemsize(acc)
-    cdef dim s
+    cdef dim s = 0
     cdef int k, i, v
-    for s in range(g.S):
+    while True:
         for v in range(nv):
             b[v] = (<const vec*> (x + g.column[s]))[v]
         for k in range(km):
@@ -61,6 +61,8 @@ cdef inline void pixel_row(vec* acc, const char* x, const char* w, const PixelTi
                 for v in range(nv):
                     acc[(k * mp + i) * nv + v] = fma(acc[(k * mp + i) * nv + v], b[v], w + (k - i * km) * item)
         w += g.R * km * item
+        s += 1
+        if s >= g.S: break
 
 
 cdef inline void pixel_tile(const PixelTile* g, const char* x, const char* w, const char* bias, vec* y,
@@ -68,22 +70,25 @@ cdef inline void pixel_tile(const PixelTile* g, const char* x, const char* w, co
     """km filters x mp rows x nv vectors of y. Assumes mp <= R."""
     cdef vec acc[PIXEL_MR * PIXEL_NV]
     cdef dim w_r = km * itemsize(y)
-    cdef dim c, h
+    cdef dim c = g.C, h
     cdef int k, i, v
     for k in range(km):
         for i in range(mp):
             for v in range(nv):
                 acc[(k * mp + i) * nv + v] = (<const vec*> (bias + k * VECTOR_BYTES))[0]
-    for c in range(g.C):
+    # Each loop runs once at least. Were that left open, the compiler would take the sums through memory.
+    while True:
         # A row of x enters the tile at its first row of y, later ones reach all rows, the last leave row by row.
         if mp > 1: pixel_row(acc, x, w, g, km, mp, nv, 0, 1)
         if mp > 2: pixel_row(acc, x + g.x_h, w + w_r, g, km, mp, nv, 0, 2)
         if mp > 3: pixel_row(acc, x + 2 * g.x_h, w + 2 * w_r, g, km, mp, nv, 0, 3)
         if mp > 4: pixel_row(acc, x + 3 * g.x_h, w + 3 * w_r, g, km, mp, nv, 0, 4)
         if mp > 5: pixel_row(acc, x + 4 * g.x_h, w + 4 * w_r, g, km, mp, nv, 0, 5)
-        for h in range(mp - 1, g.R):
+        h = mp - 1
+        while True:
             pixel_row(acc, x + h * g.x_h, w + h * w_r, g, km, mp, nv, 0, mp)
-        h = g.R
+            h += 1
+            if h >= g.R: break
         if mp > 1: pixel_row(acc, x + h * g.x_h, w + h * w_r, g, km, mp, nv, 1, mp)
         if mp > 2: pixel_row(acc, x + (h + 1) * g.x_h, w + (h + 1) * w_r, g, km, mp, nv, 2, mp)
         if mp > 3: pixel_row(acc, x + (h + 2) * g.x_h, w + (h + 2) * w_r, g, km, mp, nv, 3, mp)
@@ -91,6 +96,8 @@ cdef inline void pixel_tile(const PixelTile* g, const char* x, const char* w, co
         if mp > 5: pixel_row(acc, x + (h + 4) * g.x_h, w + (h + 4) * w_r, g, km, mp, nv, 5, mp)
         x += g.x_c
         w += g.R * g.S * w_r
+        c -= 1
+        if c == 0: break
     for k in range(km):
         for i in range(mp):
             for v in range(nv):
@@ -487,9 +494,10 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
         vectors = ceil_div(shape.P * phase_columns(shape) * shape.item, VECTOR_BYTES)
         nv = min(<double> PIXEL_NV, vectors)
         staging += filters * shape.P * 10
-    # A term of a tile issues rows * nv multiply-adds, but no faster than each can follow the one before it. Most
-    # vector loads straddle two cache lines and count twice; two loads a cycle.
-    term = max(rows * nv / ISSUE, (rows + 2 * nv) / 2, <double> LATENCY)
+    # A term of a tile issues rows * nv multiply-adds, with vector loads that mostly straddle two cache lines and count
+    # twice; two loads a cycle. No row of x is faster than what it adds to in turn, also where few rows of y see it.
+    term = max(rows * nv / ISSUE, (rows + 2 * nv) / 2)
+    term = max(term, LATENCY * (1.0 if flat else (shape.R + pixel_rows(shape) - 1.0) / shape.R))
     # Each panel reads x again; where rows don't stay in the first-level cache, from the second.
     if filters > PIXEL_MR and <double> shape.C * reach_h(shape, PIXEL_MR) * shape.W * shape.item > CACHE_BYTES:
         term += nv * 3 / (<double> shape.R * shape.S)

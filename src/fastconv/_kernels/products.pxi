@@ -11,7 +11,6 @@
 # of filters [c][r][filter]. All of it is read in order. Lanes past the last frequency are 0.
 
 cdef enum:
-    MOST_SUMS = 24          # of a tile
     MOST_TILES = 6          # whose sums wait until all planes are done
     PLANE_SUMS = MOST_SUMS * MOST_TILES
 
@@ -51,36 +50,6 @@ cdef void split_spectrum(dim item, const char* spectrum, dim count, char* to, di
         split_planes(<const double*> spectrum, count, <double*> to, pitch // 8, -1.0 if conjugate else 1.0)
 
 
-cdef inline void product_tile(const Product* g, const char* x, const char* w, lane* sums, int mk,
-                              int mp) noexcept nogil:
-    """Sums of one plane of mp rows x mk filters."""
-    cdef lane acc[MOST_SUMS]
-    cdef lane b[2]
-    cdef lane a, zero
-    cdef dim step = g.p_step * VECTOR_BYTES
-    cdef const char* row
-    cdef dim c, r
-    cdef int i, k
-    memset(&zero, 0, VECTOR_BYTES)
-    for i in range(mp):
-        for k in range(mk):
-            acc[i * mk + k] = zero
-    for c in range(g.C):
-        for r in range(g.R):
-            for k in range(mk):
-                b[k] = (<const lane*> w)[k]
-            w += mk * VECTOR_BYTES
-            row = x + r * g.r_step * VECTOR_BYTES
-            for i in range(mp):
-                a = (<const lane*> (row + i * step))[0]
-                for k in range(mk):
-                    acc[i * mk + k] = acc[i * mk + k] + a * b[k]
-        x += g.rows * VECTOR_BYTES
-    for i in range(mp):
-        for k in range(mk):
-            sums[i * mk + k] = acc[i * mk + k]
-
-
 cdef inline void store_tile(const Product* g, const lane* sums, char* y, dim lanes, int mk, int mp) noexcept nogil:
     """The spectra of mp rows x mk filters from the sums of three planes; so many lanes of each."""
     cdef lane pair[2]
@@ -109,16 +78,22 @@ cdef inline void product_rows(const Product* g, const char* x, const char* w, ch
     A plane at a time over several tiles, so that its weights stay in the first-level cache. Assumes mp <= P.
     """
     cdef lane sums[3 * PLANE_SUMS]
+    cdef lane zeros[GROUP_KM]
+    cdef GroupTile tile
     cdef dim p = 0, plane, row
     cdef int t
+    memset(zeros, 0, sizeof(zeros))
+    tile.C, tile.R, tile.S = g.C, g.R, 1
+    tile.x_c, tile.x_r, tile.x_s = g.rows * VECTOR_BYTES, g.r_step * VECTOR_BYTES, 0
+    tile.x_j = g.p_step * VECTOR_BYTES
     while p < g.P:
         for plane in range(3):
             for t in range(MOST_TILES):
                 if p + t * mp >= g.P:
                     break
                 row = min(p + t * mp, g.P - mp)
-                product_tile(g, x + plane * g.x_plane + row * g.p_step * VECTOR_BYTES, w + plane * g.w_plane,
-                             sums + plane * PLANE_SUMS + t * MOST_SUMS, mk, mp)
+                group_tile(&tile, x + plane * g.x_plane + row * tile.x_j, w + plane * g.w_plane, zeros,
+                           sums + plane * PLANE_SUMS + t * MOST_SUMS, mp, mk)
         for t in range(MOST_TILES):
             if p + t * mp >= g.P:
                 break

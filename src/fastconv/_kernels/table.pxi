@@ -13,6 +13,8 @@ table.kernels[FILTERS] = Kernel(filter_cost, direct_pack_cost, filter_packed_byt
                                 filter_workspace_bytes, filter_tasks, filter_run)
 table.kernels[MATRIX] = Kernel(matrix_cost, direct_pack_cost, matrix_packed_bytes, matrix_pack, NULL,
                                matrix_workspace_bytes, matrix_tasks, matrix_run)
+table.kernels[GROUPS] = Kernel(group_cost, direct_pack_cost, group_packed_bytes, group_pack, NULL,
+                               group_workspace_bytes, group_tasks, group_run)
 table.kernels[WINOGRAD] = Kernel(winograd_cost, winograd_pack_cost, winograd_packed_bytes, winograd_pack,
                                  winograd_trusted, winograd_workspace_bytes, winograd_tasks, winograd_run)
 table.products.vector = VECTOR_BYTES

@@ -136,6 +136,39 @@ cdef inline lane next_lanes(lane a, lane b) noexcept nogil:
         return next64(a, b)
 
 
+cdef inline void perfect_shuffle(lane* a, int lanes) noexcept nogil:
+    """Rows i and i + lanes/2 to rows 2i and 2i + 1, interleaved. Done log2(lanes) times it transposes a."""
+    cdef lane b[MOST_LANES]
+    cdef int i
+    for i in range(lanes // 2):
+        b[2 * i] = interleave_low(a[i], a[i + lanes // 2])
+        b[2 * i + 1] = interleave_high(a[i], a[i + lanes // 2])
+    for i in range(lanes):
+        a[i] = b[i]
+
+
+cdef inline void transpose_block(const char* rows, dim pitch, dim height, char* to, dim to_pitch, dim width,
+                                 const lane* like) noexcept nogil:
+    """The first `height` of rows of a vector each, the rest zeros, into the first `width` of rows of their columns.
+
+    Pitches are in bytes.
+    """
+    cdef lane a[MOST_LANES]
+    cdef lane zero
+    cdef int lanes = sizeof(lane) // itemsize(like)
+    cdef int i
+    memset(&zero, 0, sizeof(lane))
+    for i in range(lanes):
+        a[i] = (<const lane*> (rows + i * pitch))[0] if i < height else zero
+    perfect_shuffle(a, lanes)
+    if lanes > 2: perfect_shuffle(a, lanes)
+    if lanes > 4: perfect_shuffle(a, lanes)
+    if lanes > 8: perfect_shuffle(a, lanes)
+    for i in range(lanes):
+        if i < width:
+            (<lane*> (to + i * to_pitch))[0] = a[i]
+
+
 cdef inline vec fma(vec acc, vec b, const char* a) noexcept nogil:
     """acc + b * (the scalar at a)."""
     if vec is f32v:

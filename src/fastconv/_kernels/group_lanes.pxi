@@ -1,0 +1,356 @@
+# Groups in the lanes: a vector is of neighbouring groups, each with its own channels and filters. For depthwise and
+# grouped layers, however narrow their outputs are.
+#
+# Register tile: acc[j][k] += x[c, r, s, j] * w[c, r, s, k], all of them vectors, for m pixels of a row of y and km
+# filters of each group. Each pixel is a vector by itself, so strides, dilation and the width of y are mere distances.
+# An output is one chain of multiply-adds over c, r, s that begins at the bias. The last tile of a row overlaps its
+# neighbour and writes the same bits again.
+#
+# x is staged: the rows that a task sees, [c][h][column][group], turned over from rows of pixels. Padded columns are
+# copies of vectors. Sums, [pixel][filter][group], are turned back into y.
+#
+# Packed weights: for each set of `lanes` groups, K vectors of biases, then for each tile's filters [c][r][s][filter].
+# Lanes past the last group hold zeros, and what they compute is dropped.
+
+cdef enum:
+    GROUP_M = 8             # most pixels of a tile
+    MOST_SUMS = 28          # of the largest tile
+
+cdef struct GroupTile:
+    dim C, R, S
+    dim x_c, x_r, x_s       # byte strides of x, from one value of a filter to the next
+    dim x_j                 # and from one pixel of the tile to the next
+
+cdef struct GroupGrid:
+    dim sets                # of `lanes` groups
+    dim bands               # of rows of y
+    dim rows                # in the largest band
+    dim width               # columns that are staged
+    dim pitch               # bytes of a staged row, and of a channel
+    dim c
+
+
+cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
+                            int km) noexcept nogil:
+    """sums[j][k] = init[k] + the sum over c, r, s."""
+    cdef vec acc[MOST_SUMS]
+    cdef vec b[GROUP_KM]
+    cdef vec a
+    cdef const char* line
+    cdef const char* row
+    cdef dim c, r, s
+    cdef int j, k
+    for j in range(m):
+        for k in range(km):
+            acc[j * km + k] = init[k]
+    # Each loop runs once at least. Were that left open, the compiler would take the sums through memory.
+    c = g.C
+    while True:
+        line = x
+        r = g.R
+        while True:
+            row = line
+            s = g.S
+            while True:
+                for k in range(km):
+                    b[k] = (<const vec*> w)[k]
+                w += km * VECTOR_BYTES
+                for j in range(m):
+                    a = (<const vec*> (row + j * g.x_j))[0]
+                    for k in range(km):
+                        acc[j * km + k] = acc[j * km + k] + a * b[k]
+                row += g.x_s
+                s -= 1
+                if s == 0: break
+            line += g.x_r
+            r -= 1
+            if r == 0: break
+        x += g.x_c
+        c -= 1
+        if c == 0: break
+    for j in range(m):
+        for k in range(km):
+            sums[j * km + k] = acc[j * km + k]
+
+
+# The variants are one loop nest: m and km become constants of a copy that the compiler unrolls.
+
+cdef inline void group_tile_km(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
+                               int km) noexcept nogil:
+    if m == 1: group_tile(g, x, w, init, sums, 1, km)
+    elif m == 2: group_tile(g, x, w, init, sums, 2, km)
+    elif m == 3: group_tile(g, x, w, init, sums, 3, km)
+    elif m == 4: group_tile(g, x, w, init, sums, 4, km)
+    elif m == 5: group_tile(g, x, w, init, sums, 5, km)
+    elif m == 6: group_tile(g, x, w, init, sums, 6, km)
+    elif 7 * km <= MOST_GROUP_SUMS:
+        if m == 7: group_tile(g, x, w, init, sums, 7, km)
+        elif 8 * km <= MOST_GROUP_SUMS: group_tile(g, x, w, init, sums, 8, km)
+
+
+cdef void group_tile_any(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
+                         int km) noexcept nogil:
+    if km == 1: group_tile_km(g, x, w, init, sums, m, 1)
+    elif km == 2: group_tile_km(g, x, w, init, sums, m, 2)
+    elif GROUP_KM == 4: group_tile_km(g, x, w, init, sums, m, 4)
+
+
+cdef inline dim tile_filters(dim filters) noexcept nogil:
+    """Of each group in the next tile, if so many are left."""
+    if filters >= GROUP_KM: return GROUP_KM
+    return 2 if filters >= 2 else 1
+
+
+cdef inline dim tile_pixels(const Shape* shape, dim km) noexcept nogil:
+    """In a tile with km filters: rows of y are cut into tiles of one width."""
+    return ceil_div(shape.Q, ceil_div(shape.Q, min(<dim> GROUP_M, MOST_GROUP_SUMS // km)))
+
+
+cdef inline void turn_pixels(const char* value, dim step, dim group_step, dim groups, dim count,
+                             char* to, lane* like) noexcept nogil:
+    """`count` pixels, `step` bytes apart, of so many groups into a vector each, with zeros in the other lanes."""
+    cdef dim item = itemsize(like)
+    cdef dim lanes = sizeof(lane) // item
+    cdef dim i, j = 0
+    if step == item and count >= lanes:
+        while j < count:
+            j = min(j, count - lanes)       # the last block overlaps the one before
+            if groups == lanes:
+                transpose_block(value + j * item, group_step, lanes, to + j * VECTOR_BYTES, VECTOR_BYTES, lanes, like)
+            else:
+                transpose_block(value + j * item, group_step, groups, to + j * VECTOR_BYTES, VECTOR_BYTES, lanes, like)
+            j += lanes
+        return
+    if groups < lanes:
+        memset(to, 0, count * VECTOR_BYTES)
+    for j in range(count):
+        if group_step == item and groups == lanes:
+            memcpy(to, value, VECTOR_BYTES)
+        else:
+            for i in range(groups):
+                copy_scalar(to + i * item, value + i * group_step, item)
+        value += step
+        to += VECTOR_BYTES
+
+
+cdef inline dim source_row(const Image* x, dim h) noexcept nogil:
+    """The row of x that a row of the padded image is, or -1."""
+    return h if x.rows == NULL else x.rows[h]
+
+
+cdef inline void stage_groups(const Shape* shape, const Image* x, const char* channel, dim groups, dim top, dim rows,
+                              const GroupGrid* grid, char* turned, char* to, lane* like) noexcept nogil:
+    """Rows top .. top+rows-1 of one channel of each group, as vectors."""
+    cdef dim group_step = shape.C * x.c
+    cdef bint dense = x.h == shape.W * x.w
+    cdef const dim* columns = x.columns
+    cdef dim width = grid.width
+    cdef dim h = 0, first, run, row, column, source
+    cdef lane pad
+    memset(&pad, 0, sizeof(lane))
+    fill(<char*> &pad, groups, &x.pad[0], shape.item)
+    while h < rows:
+        # Rows of x that follow each other are turned over at once.
+        first = source_row(x, top + h)
+        run = 1
+        while first >= 0 and h + run < rows and source_row(x, top + h + run) == first + run:
+            run += 1
+        if first >= 0 and dense:
+            turn_pixels(channel + first * x.h, x.w, group_step, groups, run * shape.W, turned, like)
+        elif first >= 0:
+            for row in range(run):
+                turn_pixels(channel + (first + row) * x.h, x.w, group_step, groups, shape.W,
+                            turned + row * shape.W * VECTOR_BYTES, like)
+        for row in range(run):
+            if first >= 0 and columns == NULL:
+                copy_row(to, turned + row * shape.W * VECTOR_BYTES, width * VECTOR_BYTES, VECTOR_BYTES)
+            else:
+                for column in range(width):
+                    source = columns[column] if first >= 0 else -1
+                    (<lane*> to)[column] = pad if source < 0 else (<const lane*> turned)[row * shape.W + source]
+            to += grid.pitch
+        h += run
+
+
+cdef inline void store_groups(const char* sums, dim sums_pitch, dim pixels, dim groups, char* y, dim y_pixel,
+                              dim y_group, lane* like) noexcept nogil:
+    """Sums of one filter of each group into y."""
+    cdef dim item = itemsize(like)
+    cdef dim lanes = sizeof(lane) // item
+    cdef dim j = 0, i
+    if y_pixel == item:
+        while j < pixels and pixels >= lanes:
+            j = min(j, pixels - lanes)          # the last block overlaps the one before
+            transpose_block(sums + j * sums_pitch, sums_pitch, lanes, y + j * item, y_group, groups, like)
+            j += lanes
+    while j < pixels:
+        if y_group == item:
+            memcpy(y + j * y_pixel, sums + j * sums_pitch, groups * item)
+        else:
+            for i in range(groups):
+                copy_scalar(y + j * y_pixel + i * y_group, sums + j * sums_pitch + i * item, item)
+        j += 1
+
+
+cdef inline dim staged_pitch(const Shape* shape) noexcept nogil:
+    """Vectors from one staged row to the next; odd, as is a channel's: else they would share few sets of a cache."""
+    return reach_w(shape, shape.Q) | 1
+
+
+cdef inline dim group_row_bytes(const Shape* shape) noexcept nogil:
+    """Of a row of all channels in a stage, with that of one channel that is turned over."""
+    return (shape.C * staged_pitch(shape) + shape.W) * VECTOR_BYTES
+
+
+cdef inline GroupGrid group_grid(const Shape* shape, int workers) noexcept nogil:
+    """More bands than fit a stage where there are too few tasks, or where one would take long."""
+    cdef GroupGrid g
+    cdef dim rows = STAGE_BYTES // group_row_bytes(shape) - reach_h(shape, 1)
+    cdef double work = <double> shape.P * shape.Q * shape.K * shape.C * shape.R * shape.S * lanes_of(shape)
+    cdef dim blocks
+    g.width = reach_w(shape, shape.Q)
+    g.sets = ceil_div(shape.G, lanes_of(shape))
+    g.bands = ceil_div(shape.P, max(<dim> 0, rows) // shape.p_step + 1)
+    g.bands = max(g.bands, <dim> min(1e9, work / TASK_WORK) + 1)
+    blocks = shape.N * g.sets
+    if workers > 1 and blocks * g.bands < 4 * workers:
+        g.bands = max(g.bands, 4 * workers // max(1, blocks))
+    g.bands = min(g.bands, shape.P)
+    g.rows = ceil_div(shape.P, g.bands)
+    g.pitch = staged_pitch(shape) * VECTOR_BYTES
+    g.c = (reach_h(shape, g.rows) * staged_pitch(shape) | 1) * VECTOR_BYTES
+    return g
+
+
+cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const char* packed, const Image* x, char* y,
+                             dim task, char* workspace, vec* like) noexcept nogil:
+    """One band of rows of one set of groups of an image."""
+    cdef dim item = itemsize(like)
+    cdef dim lanes = sizeof(vec) // item
+    cdef dim band = task % grid.bands
+    cdef dim image = task // grid.bands // grid.sets
+    cdef dim first = (task // grid.bands - image * grid.sets) * lanes
+    cdef dim groups = min(lanes, shape.G - first)
+    cdef dim top = split(shape.P, grid.bands, band)
+    cdef dim rows = split(shape.P, grid.bands, band + 1) - top
+    cdef dim seen = reach_h(shape, rows)
+    cdef dim y_k = item if shape.channels_last else shape.P * shape.Q * item
+    cdef dim y_pixel = shape.G * shape.K * item if shape.channels_last else item
+    cdef const char* channel = x.data + image * x.n + first * shape.C * x.c
+    cdef const vec* init = <const vec*> (packed + first // lanes * group_set_bytes(shape))
+    cdef const char* w = <const char*> (init + shape.K)
+    cdef char* turned = workspace
+    cdef char* stage = turned + reach_h(shape, grid.rows) * shape.W * VECTOR_BYTES
+    cdef vec* sums = <vec*> (stage + shape.C * grid.c)
+    cdef GroupTile g
+    cdef dim c, k, p, q, km, m
+    g.C, g.R, g.S = shape.C, shape.R, shape.S
+    g.x_c = grid.c
+    g.x_r = shape.r_step * grid.pitch
+    g.x_s = shape.s_step * VECTOR_BYTES
+    g.x_j = shape.q_step * VECTOR_BYTES
+    for c in range(shape.C):
+        if item == 4:
+            stage_groups(shape, x, channel + c * x.c, groups, top * shape.p_step, seen, grid, turned,
+                         stage + c * g.x_c, <f32v*> NULL)
+        else:
+            stage_groups(shape, x, channel + c * x.c, groups, top * shape.p_step, seen, grid, turned,
+                         stage + c * g.x_c, <f64v*> NULL)
+    y += image * shape.G * shape.K * shape.P * shape.Q * item + first * shape.K * y_k + top * shape.Q * y_pixel
+    # Loop 3: filters, km at a time. Loop 2: rows of y. Loop 1: tiles.
+    k = 0
+    while k < shape.K:
+        km = tile_filters(shape.K - k)
+        m = tile_pixels(shape, km)
+        for p in range(rows):
+            q = 0
+            while q < shape.Q:
+                q = min(q, shape.Q - m)
+                group_tile_any(&g, stage + p * shape.p_step * grid.pitch + q * g.x_j, w, init + k,
+                               sums + (p * shape.Q + q) * km, <int> m, <int> km)
+                q += m
+        w += km * shape.C * shape.R * shape.S * VECTOR_BYTES
+        for c in range(km):
+            if item == 4:
+                store_groups(<const char*> (sums + c), km * VECTOR_BYTES, rows * shape.Q, groups, y, y_pixel,
+                             shape.K * y_k, <f32v*> NULL)
+            else:
+                store_groups(<const char*> (sums + c), km * VECTOR_BYTES, rows * shape.Q, groups, y, y_pixel,
+                             shape.K * y_k, <f64v*> NULL)
+            y += y_k
+        k += km
+
+
+cdef dim group_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
+    """A channel that is turned over; the stage; a band's sums of some filters."""
+    cdef GroupGrid g = group_grid(shape, workers)
+    return reach_h(shape, g.rows) * shape.W * VECTOR_BYTES + shape.C * g.c + GROUP_KM * g.rows * shape.Q * VECTOR_BYTES
+
+
+cdef dim group_tasks(const Shape* shape, int workers) noexcept nogil:
+    cdef GroupGrid g = group_grid(shape, workers)
+    return shape.N * g.sets * g.bands
+
+
+cdef void group_run(const Shape* shape, int workers, const char* packed, const Image* x, char* y, dim task,
+                    char* workspace) noexcept nogil:
+    cdef GroupGrid g = group_grid(shape, workers)
+    if shape.dtype == FLOAT32:
+        group_block(shape, &g, packed, x, y, task, workspace, <f32v*> NULL)
+    elif shape.dtype == FLOAT64:
+        group_block(shape, &g, packed, x, y, task, workspace, <f64v*> NULL)
+    elif shape.dtype == INT32:
+        group_block(shape, &g, packed, x, y, task, workspace, <i32v*> NULL)
+    else:
+        group_block(shape, &g, packed, x, y, task, workspace, <i64v*> NULL)
+
+
+cdef inline dim group_set_bytes(const Shape* shape) noexcept nogil:
+    """Of the packed weights of `lanes` groups."""
+    return shape.K * (1 + shape.C * shape.R * shape.S) * VECTOR_BYTES
+
+
+cdef dim group_packed_bytes(const Shape* shape) noexcept nogil:
+    return ceil_div(shape.G, lanes_of(shape)) * group_set_bytes(shape)
+
+
+cdef void group_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
+    cdef dim lanes = lanes_of(shape)
+    cdef dim item = shape.item
+    cdef dim group, k, km, c, r, s, i
+    cdef const char* data
+    cdef char* to
+    memset(packed, 0, group_packed_bytes(shape))
+    for group in range(shape.G):
+        to = packed + group // lanes * group_set_bytes(shape) + group % lanes * item
+        for k in range(shape.K):
+            if w.bias != NULL:
+                copy_scalar(to, w.bias + (group * shape.K + k) * item, item)
+            to += VECTOR_BYTES
+        k = 0
+        while k < shape.K:
+            km = tile_filters(shape.K - k)
+            for c in range(shape.C):
+                for r in range(shape.R):
+                    for s in range(shape.S):
+                        for i in range(km):
+                            data = w.data + (group * shape.K + k + i) * w.k
+                            copy_scalar(to, data + c * w.c + r * w.r + s * w.s, item)
+                            to += VECTOR_BYTES
+            k += km
+
+
+cdef double group_cost(const Shape* shape) noexcept nogil:
+    cdef double terms, tiles, m, km, term, seen
+    if shape.G == 1 or <double> reach_h(shape, 1) * group_row_bytes(shape) > STAGE_BYTES:
+        return INFINITY
+    terms = <double> shape.C * shape.R * shape.S
+    km = tile_filters(shape.K)
+    m = tile_pixels(shape, <dim> km)
+    tiles = shape.P * ceil_div(shape.Q, <dim> m) * shape.K / km
+    # Two loads a cycle; sums that follow each other.
+    term = max(max(m * km / ISSUE, (m + km) / 2), <double> LATENCY)
+    seen = <double> shape.C * reach_h(shape, shape.P)
+    return ceil_div(shape.G, lanes_of(shape)) * (
+        250 + seen * (shape.W * 10.0 + reach_w(shape, shape.Q) * 4.0) + tiles * (1.2 * terms * term + 50)
+        + <double> shape.P * shape.Q * shape.K * 10)
