@@ -133,6 +133,9 @@ def main():
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     args = parser.parse_args()
+    with contextlib.suppress(AttributeError, OSError):
+        # One heap: with many, what a thread has freed fits no other's arrays, and memory grows without calls too.
+        ctypes.CDLL(None).mallopt(-8, 1)  # M_ARENA_MAX
     shared, counts, failures = Shared(), collections.Counter(), []
     start = time.monotonic()
     end = start + args.minutes * 60

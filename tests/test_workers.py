@@ -290,7 +290,7 @@ def test_an_allocation_that_fails(run_python):
         calls = {
             "result": lambda: fastconv.correlate(x, np.broadcast_to(one, (200_000, 1, 3, 3))),
             "result of integers": lambda: fastconv.correlate(x.astype("i1"), np.ones((70_000, 1, 3, 3), "i1")),
-            "weights": lambda: fastconv.correlate(x, np.broadcast_to(one, (3_000_000, 1, 40, 40))),
+            "weights": lambda: fastconv.correlate(np.stack((x, x)), np.broadcast_to(one, (3_000_000, 1, 40, 40))),
             "a plan's weights": lambda: fastconv.Plan(np.broadcast_to(one, (300_000, 1, 30, 30)), x.shape),
             "image": lambda: fastconv.correlate(wide[0], w[..., :1, :], stride=1000),
             "workspace": lambda: fastconv.correlate(np.moveaxis(np.broadcast_to(wide, (1, 2, 2, 60_000_000)), 1, 3),

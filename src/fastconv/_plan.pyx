@@ -215,7 +215,7 @@ cdef char* small_memory(Small* small, dim size):
 cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* small) except -1:
     """Choose the kernel, pack the weights, map the padding. The recipe's problem is set; release() frees all of it.
 
-    With `small`, weights may be packed there, for a single call.
+    With `small`, weights may be packed there, for a single call, or as they are needed: they have to stay until then.
     """
     cdef const Shape* shape = &recipe.problem.shape
     cdef Spectra spectra
@@ -237,6 +237,10 @@ cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* s
     recipe.kernel = &table.kernels[recipe.method]
     recipe.direct = &table.kernels[FILTERS]
     recipe.cycles = recipe.kernel.cost(shape)
+    if small != NULL and recipe.kernel.packs_late != NULL and recipe.kernel.packs_late(shape):
+        recipe.problem.shape.unpacked = True
+        recipe.packed = <char*> weights
+        return map_padding(recipe)
     size = recipe.kernel.packed_bytes(shape)
     recipe.packed = small_memory(small, size)
     if recipe.packed == NULL:

@@ -14,12 +14,14 @@
 # Tiles write pixel by pixel into sums, which are transposed into y when they are complete.
 #
 # Packed weights: for each panel of up to NR = NV * lanes filters, nv vectors of biases, then [c][r][s][nv vectors];
-# lanes past the last filter hold zeros, and what they compute is dropped.
+# what lanes past the last filter hold, and compute, is dropped. For a single call that has no use for them again,
+# a task packs the weights of a panel where it needs them.
 
 cdef enum:
     BLOCK_PIXELS = 400          # pixels of y in a block, about, and fewest of those that workers share
     LEAST_PIXELS = 100
     SMALL_IMAGE = 16 * 1024     # bytes that stay in the first-level cache wherever they lie
+    LATE_BYTES = 128 * 1024     # packed weights that stay in a cache from when they are packed
     SUM_BYTES = 384 * 1024      # most that waits for the rest of its sum; with the stage it fits a second-level cache
 
 cdef struct FilterGrid:
@@ -224,9 +226,15 @@ cdef inline dim channel_bytes(const Shape* shape, const FilterGrid* g) noexcept 
     return whole_lines(reach_h(shape, g.rows) * reach_w(shape, g.columns) * shape.item)
 
 
+cdef inline dim late_bytes(const Shape* shape, const FilterGrid* g) noexcept nogil:
+    """Of a part of a panel's weights, and their biases, where they are packed when they are needed."""
+    return (1 + g.terms) * NV * VECTOR_BYTES if shape.unpacked else 0
+
+
 cdef dim filter_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
     cdef FilterGrid g = filter_grid(shape, workers)
-    return sum_bytes(&g) + stage_bytes(shape, &g) + channel_bytes(shape, &g) + g.terms * sizeof(dim)
+    return (sum_bytes(&g) + stage_bytes(shape, &g) + channel_bytes(shape, &g) + late_bytes(shape, &g)
+            + g.terms * sizeof(dim))
 
 
 cdef inline void filter_offsets(const Shape* shape, dim c_step, dim r_step, dim s_step, dim first, dim count,
@@ -319,6 +327,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     cdef dim band = place.block // grid.pieces if grid.pieces > 1 else place.block
     cdef dim piece = place.block - band * grid.pieces
     cdef vec* sums = <vec*> workspace
+    cdef char* late
     cdef dim* off
     cdef const vec* init
     cdef const vec* w
@@ -331,7 +340,8 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     cdef int m, um, nv
     b.stage = workspace + sum_bytes(grid)
     b.channel = b.stage + stage_bytes(shape, grid)
-    off = <dim*> (b.channel + channel_bytes(shape, grid))
+    late = b.channel + channel_bytes(shape, grid)
+    off = <dim*> (late + late_bytes(shape, grid))
     b.p = split(shape.P, grid.bands, band)
     b.rows = split(shape.P, grid.bands, band + 1) - b.p
     b.q = split(shape.Q, grid.pieces, piece)
@@ -346,7 +356,6 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     g.row_step = b.columns
     y += place.n * filters * shape.P * shape.Q * item + (b.p * shape.Q + b.q) * y_pixel
     y += (place.group * shape.K + place.first * width) * y_k
-    packed += place.group * group_bytes(shape)
     # Loop 3: parts of the reduction.
     term = 0
     for part in range(grid.parts):
@@ -367,8 +376,13 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
         # Loop 2: panels of filters.
         for panel in range(place.first, place.last):
             nv = <int> panel_vectors(shape, panel)
-            init = <const vec*> packed + panel * NV * (1 + terms)
-            w = init + nv + term * nv
+            if shape.unpacked:
+                pack_panel(shape, <const Weights*> packed, place.group, panel, term, term + g.terms, late)
+                init = <const vec*> late
+                w = init + nv if part == 0 else init
+            else:
+                init = <const vec*> packed + place.group * group_bytes(shape) // VECTOR_BYTES + panel * NV * (1 + terms)
+                w = init + nv + term * nv
             t = sums
             if grid.parts > 1:
                 t += (panel - place.first) * grid.rows * grid.columns * NV
@@ -427,65 +441,80 @@ cdef dim filter_packed_bytes(const Shape* shape) noexcept nogil:
     return shape.G * group_bytes(shape)
 
 
-cdef inline void pack_vector(const Shape* shape, const Weights* w, const char* data, dim filters, char* packed,
-                             dim width, lane* like) noexcept nogil:
-    """All terms of one vector of filters, `width` bytes apart: filters by terms turned over, a square at a time."""
+cdef inline void pack_vector(const Shape* shape, const Weights* w, const char* data, dim filters, dim first, dim last,
+                             char* packed, dim width, lane* like) noexcept nogil:
+    """Terms first .. last-1 of one vector of filters, `width` bytes apart: filters by terms turned over, a square at a
+    time."""
     cdef lane rows[MOST_LANES]
     cdef dim off[MOST_LANES]
     cdef dim item = shape.item
     cdef dim lanes = sizeof(lane) // itemsize(like)
-    cdef dim terms = shape.C * shape.R * shape.S
-    cdef dim term = 0, count, i, k
-    cdef bint together
+    cdef bint dense = w.s == item and w.r == shape.S * item and w.c == shape.R * shape.S * item
+    cdef dim count, i, k
     memset(rows, 0, sizeof(rows))
-    while term < terms:
-        count = min(lanes, terms - term)
-        filter_offsets(shape, w.c, w.r, w.s, term, count, off)
-        together = True
-        for i in range(count):
-            together = together and off[i] == off[0] + i * item
-        for k in range(filters):
-            if together:
-                memcpy(&rows[k], data + k * w.k + off[0], count * item)
-            else:
+    while first < last:
+        count = min(lanes, last - first)
+        if dense and count == lanes:
+            transpose_block(data + first * item, w.k, filters, packed, width, lanes, like)
+        else:
+            filter_offsets(shape, w.c, w.r, w.s, first, count, off)
+            for k in range(filters):
                 for i in range(count):
                     copy_scalar(<char*> &rows[k] + i * item, data + k * w.k + off[i], item)
-        transpose_block(<const char*> rows, VECTOR_BYTES, lanes, packed, width, count, like)
+            transpose_block(<const char*> rows, VECTOR_BYTES, lanes, packed, width, count, like)
         packed += count * width
-        term += count
+        first += count
+
+
+cdef inline void pack_panel(const Shape* shape, const Weights* w, dim group, dim panel, dim first, dim last,
+                            char* packed) noexcept nogil:
+    """Terms first .. last-1 of a panel; before the first one, the biases."""
+    cdef dim lanes = lanes_of(shape)
+    cdef dim width = panel_vectors(shape, panel) * VECTOR_BYTES
+    cdef dim k = panel * filter_width(shape)
+    cdef const char* data = w.data + (group * shape.K + k) * w.k
+    cdef dim v, filters = shape.K - k
+    if first == 0:
+        memset(packed, 0, width)
+        if w.bias != NULL:
+            memcpy(packed, w.bias + (group * shape.K + k) * shape.item, min(filter_width(shape), filters) * shape.item)
+        packed += width
+    for v in range(panel_vectors(shape, panel)):
+        if shape.item == 4:
+            pack_vector(shape, w, data, min(lanes, filters), first, last, packed, width, <f32v*> NULL)
+        else:
+            pack_vector(shape, w, data, min(lanes, filters), first, last, packed, width, <f64v*> NULL)
+        packed += VECTOR_BYTES
+        data += lanes * w.k
+        filters -= lanes
 
 
 cdef void filter_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
-    cdef dim lanes = lanes_of(shape)
     cdef dim terms = shape.C * shape.R * shape.S
-    cdef dim group, panel, first, filters, width, v
-    cdef const char* data = w.data
-    cdef const char* bias = w.bias
+    cdef dim group, panel
     for group in range(shape.G):
         for panel in range(filter_panels(shape) if shape.K > 0 else 0):
-            width = panel_vectors(shape, panel) * VECTOR_BYTES
-            first = panel * filter_width(shape)
-            memset(packed, 0, width)
-            if bias != NULL:
-                memcpy(packed, bias + first * shape.item, min(filter_width(shape), shape.K - first) * shape.item)
-            packed += width
-            for v in range(panel_vectors(shape, panel)):
-                filters = min(lanes, shape.K - first - v * lanes)
-                if shape.item == 4:
-                    pack_vector(shape, w, data + (first + v * lanes) * w.k, filters, packed + v * VECTOR_BYTES, width,
-                                <f32v*> NULL)
-                else:
-                    pack_vector(shape, w, data + (first + v * lanes) * w.k, filters, packed + v * VECTOR_BYTES, width,
-                                <f64v*> NULL)
-            packed += terms * width
-        data += shape.K * w.k
-        if bias != NULL:
-            bias += shape.K * shape.item
+            pack_panel(shape, w, group, panel, 0, terms, packed)
+            packed += panel_vectors(shape, panel) * (1 + terms) * VECTOR_BYTES
+
+
+cdef inline bint one_block(const Shape* shape) noexcept nogil:
+    """Whether a block is all of an image, so that each weight would be packed once in any case, and there are many."""
+    return shape.P * shape.Q <= BLOCK_PIXELS and filter_packed_bytes(shape) > LATE_BYTES
+
+
+cdef bint filter_packs_late(const Shape* shape) noexcept nogil:
+    return shape.N == 1 and one_block(shape)
 
 
 cdef double direct_pack_cost(const Shape* shape) noexcept nogil:
-    """Of either layout: a weight is read and written."""
+    """A weight at a time is read and written."""
     return 3.0 * shape.G * shape.K * shape.C * shape.R * shape.S
+
+
+cdef double filter_pack_cost(const Shape* shape) noexcept nogil:
+    """Turned over a square at a time; what is packed late stays in a cache. The same for any number of images."""
+    return (0.4 if one_block(shape) else 1.5) * shape.G * shape.K * shape.C * shape.R * shape.S
 
 
 cdef double filter_cost(const Shape* shape) noexcept nogil:

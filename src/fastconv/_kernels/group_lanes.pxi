@@ -108,17 +108,14 @@ cdef inline dim tile_pixels(const Shape* shape, dim km) noexcept nogil:
 
 cdef inline void turn_pixels(const char* value, dim step, dim group_step, dim groups, dim count,
                              char* to, lane* like) noexcept nogil:
-    """`count` pixels, `step` bytes apart, of so many groups into a vector each, with zeros in the other lanes."""
+    """`count` pixels, `step` bytes apart, of so many groups into a vector each. The other lanes hold numbers."""
     cdef dim item = itemsize(like)
     cdef dim lanes = sizeof(lane) // item
     cdef dim i, j = 0
     if step == item and count >= lanes:
         while j < count:
             j = min(j, count - lanes)       # the last block overlaps the one before
-            if groups == lanes:
-                transpose_block(value + j * item, group_step, lanes, to + j * VECTOR_BYTES, VECTOR_BYTES, lanes, like)
-            else:
-                transpose_block(value + j * item, group_step, groups, to + j * VECTOR_BYTES, VECTOR_BYTES, lanes, like)
+            transpose_block(value + j * item, group_step, groups, to + j * VECTOR_BYTES, VECTOR_BYTES, lanes, like)
             j += lanes
         return
     if groups < lanes:

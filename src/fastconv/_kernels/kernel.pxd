@@ -33,6 +33,7 @@ cdef struct Shape:
     dim p_step, q_step      # rows and columns of x from one of y to the next (stride)
     dim r_step, s_step      # rows and columns of x from one of a filter to the next (dilation)
     bint gathered           # rows of x can't be read where they stand: they are padded, or their columns lie apart
+    bint unpacked           # instead of packed weights the kernel gets Weights, and packs them as it goes
     bint channels_last      # y is N x P x Q x K, and not N x K x P x Q; C-contiguous either way
 
 # An array by its byte strides.
@@ -59,6 +60,8 @@ cdef struct Kernel:
     # Weights are packed once: `packed` has packed_bytes(shape) bytes, on a 64-byte boundary.
     dim (*packed_bytes)(const Shape* shape) noexcept nogil
     void (*pack)(const Shape* shape, const Weights* w, char* packed) noexcept nogil
+    # Whether, for one call, weights are better packed as they are needed; NULL where they can't.
+    bint (*packs_late)(const Shape* shape) noexcept nogil
     # Whether the error bound is kept for an image, or without one, for any; NULL where it always is. Images that aren't
     # trusted are computed by direct-filters, from the same packed weights.
     bint (*trusted)(const Shape* shape, const char* packed, const Image* x) noexcept nogil

@@ -7,16 +7,16 @@ cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void** memory, size_t alignment, size_t size)
 
 cdef KernelTable table
-table.kernels[PIXELS] = Kernel(pixel_cost, direct_pack_cost, pixel_packed_bytes, pixel_pack, NULL,
+table.kernels[PIXELS] = Kernel(pixel_cost, direct_pack_cost, pixel_packed_bytes, pixel_pack, NULL, NULL,
                                pixel_workspace_bytes, pixel_tasks, pixel_run)
-table.kernels[FILTERS] = Kernel(filter_cost, direct_pack_cost, filter_packed_bytes, filter_pack, NULL,
-                                filter_workspace_bytes, filter_tasks, filter_run)
-table.kernels[MATRIX] = Kernel(matrix_cost, direct_pack_cost, matrix_packed_bytes, matrix_pack, NULL,
+table.kernels[FILTERS] = Kernel(filter_cost, filter_pack_cost, filter_packed_bytes, filter_pack, filter_packs_late,
+                                NULL, filter_workspace_bytes, filter_tasks, filter_run)
+table.kernels[MATRIX] = Kernel(matrix_cost, direct_pack_cost, matrix_packed_bytes, matrix_pack, NULL, NULL,
                                matrix_workspace_bytes, matrix_tasks, matrix_run)
-table.kernels[GROUPS] = Kernel(group_cost, direct_pack_cost, group_packed_bytes, group_pack, NULL,
+table.kernels[GROUPS] = Kernel(group_cost, direct_pack_cost, group_packed_bytes, group_pack, NULL, NULL,
                                group_workspace_bytes, group_tasks, group_run)
 table.kernels[WINOGRAD] = Kernel(winograd_cost, winograd_pack_cost, winograd_packed_bytes, winograd_pack,
-                                 winograd_trusted, winograd_workspace_bytes, winograd_tasks, winograd_run)
+                                 NULL, winograd_trusted, winograd_workspace_bytes, winograd_tasks, winograd_run)
 table.products.vector = VECTOR_BYTES
 table.products.cycles = 1.0 / ISSUE
 table.products.gather_row = gather_row

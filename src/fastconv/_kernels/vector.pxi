@@ -149,17 +149,16 @@ cdef inline void perfect_shuffle(lane* a, int lanes) noexcept nogil:
 
 cdef inline void transpose_block(const char* rows, dim pitch, dim height, char* to, dim to_pitch, dim width,
                                  const lane* like) noexcept nogil:
-    """The first `height` of rows of a vector each, the rest zeros, into the first `width` of rows of their columns.
+    """A square of `height` rows, the last of them again and again if they are fewer than lanes, turned over.
 
-    Pitches are in bytes.
+    Of the result, the first `width` rows. Pitches are in bytes.
     """
     cdef lane a[MOST_LANES]
-    cdef lane zero
     cdef int lanes = sizeof(lane) // itemsize(like)
     cdef int i
-    memset(&zero, 0, sizeof(lane))
     for i in range(lanes):
-        a[i] = (<const lane*> (rows + i * pitch))[0] if i < height else zero
+        a[i] = (<const lane*> rows)[0]
+        if i + 1 < height: rows += pitch
     perfect_shuffle(a, lanes)
     if lanes > 2: perfect_shuffle(a, lanes)
     if lanes > 4: perfect_shuffle(a, lanes)
