@@ -10,7 +10,7 @@
 # copies of vectors. Sums, [pixel][filter][group], are turned back into y.
 #
 # Packed weights: for each set of `lanes` groups, K vectors of biases, then for each tile's filters [c][r][s][filter].
-# Lanes past the last group hold zeros, and what they compute is dropped.
+# What lanes past the last group hold, and compute, is dropped.
 
 cdef enum:
     GROUP_M = 8             # most pixels of a tile
@@ -195,12 +195,12 @@ cdef inline dim staged_pitch(const Shape* shape) noexcept nogil:
 
 
 cdef inline dim group_row_bytes(const Shape* shape) noexcept nogil:
-    """Of a row of all channels in a stage, with that of one channel that is turned over."""
-    return (shape.C * staged_pitch(shape) + shape.W) * VECTOR_BYTES
+    """Of a row of all channels in a stage, of one channel that is turned over, and of a tile's filters' sums."""
+    return (shape.C * staged_pitch(shape) + shape.W + tile_filters(shape.K) * shape.Q) * VECTOR_BYTES
 
 
 cdef inline GroupGrid group_grid(const Shape* shape, int workers) noexcept nogil:
-    """More bands than fit a stage where there are too few tasks, or where one would take long."""
+    """Bands that fit STAGE_BYTES with all that is made of them; more where tasks would be too few, or take long."""
     cdef GroupGrid g
     cdef dim rows = STAGE_BYTES // group_row_bytes(shape) - reach_h(shape, 1)
     cdef double work = <double> shape.P * shape.Q * shape.K * shape.C * shape.R * shape.S * lanes_of(shape)
