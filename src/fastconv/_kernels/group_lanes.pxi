@@ -311,30 +311,52 @@ cdef dim group_packed_bytes(const Shape* shape) noexcept nogil:
     return ceil_div(shape.G, lanes_of(shape)) * group_set_bytes(shape)
 
 
+cdef inline void pack_group_set(const Shape* shape, const Weights* w, dim first, dim groups, char* packed,
+                                lane* like) noexcept nogil:
+    """The weights of `groups` groups: of each filter, groups by terms turned over where they follow each other."""
+    cdef dim item = itemsize(like)
+    cdef dim lanes = sizeof(lane) // item
+    cdef dim terms = shape.C * shape.R * shape.S
+    cdef bint dense = w.s == item and w.r == shape.S * item and w.c == shape.R * shape.S * item and terms >= lanes
+    cdef const char* data = w.data + first * shape.K * w.k
+    cdef char* to = packed + shape.K * VECTOR_BYTES
+    cdef dim k, km, i, j, c, r, s, term
+    for k in range(shape.K if w.bias != NULL else 0):
+        for i in range(groups):
+            copy_scalar(packed + k * VECTOR_BYTES + i * item, w.bias + ((first + i) * shape.K + k) * item, item)
+    k = 0
+    while k < shape.K:
+        km = tile_filters(shape.K - k)
+        for j in range(km):
+            term = 0
+            while dense and term < terms:
+                term = min(term, terms - lanes)         # the last square overlaps the one before
+                transpose_block(data + (k + j) * w.k + term * item, shape.K * w.k, groups,
+                                to + (term * km + j) * VECTOR_BYTES, km * VECTOR_BYTES, lanes, like)
+                term += lanes
+            while term < terms:
+                c = term // (shape.R * shape.S)
+                r = term // shape.S - c * shape.R
+                s = term % shape.S
+                for i in range(groups):
+                    copy_scalar(to + (term * km + j) * VECTOR_BYTES + i * item,
+                                data + (i * shape.K + k + j) * w.k + c * w.c + r * w.r + s * w.s, item)
+                term += 1
+        to += km * terms * VECTOR_BYTES
+        k += km
+
+
 cdef void group_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
     cdef dim lanes = lanes_of(shape)
-    cdef dim item = shape.item
-    cdef dim group, k, km, c, r, s, i
-    cdef const char* data
-    cdef char* to
+    cdef dim first = 0
     memset(packed, 0, group_packed_bytes(shape))
-    for group in range(shape.G):
-        to = packed + group // lanes * group_set_bytes(shape) + group % lanes * item
-        for k in range(shape.K):
-            if w.bias != NULL:
-                copy_scalar(to, w.bias + (group * shape.K + k) * item, item)
-            to += VECTOR_BYTES
-        k = 0
-        while k < shape.K:
-            km = tile_filters(shape.K - k)
-            for c in range(shape.C):
-                for r in range(shape.R):
-                    for s in range(shape.S):
-                        for i in range(km):
-                            data = w.data + (group * shape.K + k + i) * w.k
-                            copy_scalar(to, data + c * w.c + r * w.r + s * w.s, item)
-                            to += VECTOR_BYTES
-            k += km
+    while first < shape.G:
+        if shape.item == 4:
+            pack_group_set(shape, w, first, min(lanes, shape.G - first), packed, <f32v*> NULL)
+        else:
+            pack_group_set(shape, w, first, min(lanes, shape.G - first), packed, <f64v*> NULL)
+        packed += group_set_bytes(shape)
+        first += lanes
 
 
 cdef double group_cost(const Shape* shape) noexcept nogil:
