@@ -20,6 +20,7 @@ import numpy as np
 import fastconv
 
 GROWTH = 32 << 20  # most bytes by which the last quarter's average may be above the second's
+M_ARENA_MAX = -8  # of glibc's malloc.h
 SETTLED = 2  # minutes; in shorter runs threads and their arenas are still new
 DTYPES = ("float32", "float64", "int8", "uint8", "int32", "int64", "bool", "float16", "complex64")
 
@@ -110,6 +111,13 @@ def resident_bytes():
     return 0
 
 
+def share_one_heap():
+    """With a heap for each thread, what one has freed fits no other's arrays: memory grows without calls too."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None or mallopt(M_ARENA_MAX, 1) != 1:
+        print("NOTE: this C library has no mallopt with M_ARENA_MAX: memory may grow without a leak", flush=True)
+
+
 def soak(seed, thread, *, end, shared, counts, failures):
     rng = random.Random(f"{seed} {thread}")
     numbers = np.random.default_rng(rng.randrange(2**63))
@@ -133,9 +141,7 @@ def main():
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     args = parser.parse_args()
-    with contextlib.suppress(AttributeError, OSError):
-        # One heap: with many, what a thread has freed fits no other's arrays, and memory grows without calls too.
-        ctypes.CDLL(None).mallopt(-8, 1)  # M_ARENA_MAX
+    share_one_heap()
     shared, counts, failures = Shared(), collections.Counter(), []
     start = time.monotonic()
     end = start + args.minutes * 60

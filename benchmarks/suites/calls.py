@@ -1,7 +1,7 @@
 """Whole calls: named layers, tiny problems, each method, numbers of workers."""
 
 import numpy as np
-from shapes import MORE_SHAPES, SHAPES, arrays
+from shapes import MORE_SHAPES, SHAPES, arrays, resolve
 
 import fastconv
 
@@ -45,15 +45,16 @@ class Methods:
     """Every method where it can compute the shape: a slip of one that isn't chosen shows too."""
 
     params = (
-        ["64x58", "512x9", "256x56-1x1", "vgg-rgb", "gray-3x3"],
+        ["64x58", "512x9", "256x56-1x1", "vgg-rgb", "gray-3x3", "depthwise-14"],
         ["direct-pixels", "direct-filters", "direct-matrix", "direct-groups", "winograd"],
     )
     param_names = ("shape", "method")
 
     def setup(self, name, method):
-        self.x, w = arrays(name)
+        shape = resolve([name])[name]
+        self.x, w = shape.arrays()
         try:
-            self.plan = fastconv.Plan(w, self.x.shape, method=method, workers=1)
+            self.plan = fastconv.Plan(w, self.x.shape, method=method, workers=1, **shape.options)
         except ValueError as error:  # not for this method
             raise NotImplementedError from error
 
