@@ -150,7 +150,7 @@ cdef void* wait_and_end(void* mutex) noexcept nogil:
 
 
 cdef int startable(int workers) noexcept nogil:
-    """How many threads there can be, the calling one and at most MOST_THREADS among them.
+    """How many of so many threads there can be, the calling one among them. Assumes at most MOST_THREADS.
 
     An OpenMP that can't start a thread ends the process. So whenever there are to be more than in this thread's last
     call, as many are started, and ended, before.
@@ -159,7 +159,6 @@ cdef int startable(int workers) noexcept nogil:
     cdef pthread_t threads[MOST_THREADS]
     cdef pthread_mutex_t mutex
     cdef int started = 1, i
-    workers = min(workers, <int> MOST_THREADS)
     if workers > team:
         pthread_mutex_init(&mutex, NULL)
         pthread_mutex_lock(&mutex)

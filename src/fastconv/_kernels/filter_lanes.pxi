@@ -115,36 +115,42 @@ cdef void filter_tile_any(const FilterSweep* g, const char* x, const vec* w, con
     else: filter_tile_nv(g, x, w, init, t, um, m, 1)
 
 
-cdef inline void store_planes(const lane* t, int nv, dim pixels, dim filters, char* y, dim y_k) noexcept nogil:
-    """Sums, [pixels][nv vectors of filters], into `filters` planes of y, y_k bytes apart."""
-    cdef dim item = itemsize(t)
+cdef inline void store_vectors(const char* sums, dim pitch, dim pixels, dim lanes_used, char* y, dim y_pixel,
+                               dim y_lane, lane* like) noexcept nogil:
+    """A vector of sums for each pixel, `pitch` bytes apart, into y."""
+    cdef dim item = itemsize(like)
     cdef dim lanes = sizeof(lane) // item
-    cdef dim k = 0, j, i
-    cdef int v
-    for v in range(nv):
-        j = 0
+    cdef dim j = 0, i
+    if y_pixel == item:
         while j < pixels and pixels >= lanes:
             j = min(j, pixels - lanes)          # the last block overlaps the one before
-            transpose_block(<const char*> (t + j * nv + v), nv * VECTOR_BYTES, lanes, y + k * y_k + j * item, y_k,
-                            filters - k, t)
+            transpose_block(sums + j * pitch, pitch, lanes, y + j * item, y_lane, lanes_used, like)
             j += lanes
-        for j in range(pixels if pixels < lanes else 0):
-            for i in range(min(lanes, filters - k)):
-                copy_scalar(y + (k + i) * y_k + j * item, <const char*> (t + j * nv + v) + i * item, item)
-        k += lanes
+    while j < pixels:
+        if y_lane == item:
+            memcpy(y + j * y_pixel, sums + j * pitch, lanes_used * item)
+        else:
+            for i in range(lanes_used):
+                copy_scalar(y + j * y_pixel + i * y_lane, sums + j * pitch + i * item, item)
+        j += 1
+
+
+cdef inline void store_sums(const Shape* shape, const char* sums, dim pitch, dim pixels, dim lanes_used, char* y,
+                            dim y_pixel, dim y_lane) noexcept nogil:
+    if shape.item == 4:
+        store_vectors(sums, pitch, pixels, lanes_used, y, y_pixel, y_lane, <f32v*> NULL)
+    else:
+        store_vectors(sums, pitch, pixels, lanes_used, y, y_pixel, y_lane, <f64v*> NULL)
 
 
 cdef inline void filter_store(const Shape* shape, const char* t, int nv, dim pixels, dim filters, char* y,
                               dim y_pixel, dim y_k) noexcept nogil:
-    """Sums into y: filters y_k bytes apart, pixels y_pixel."""
-    cdef dim j
-    if shape.channels_last:
-        for j in range(pixels):
-            memcpy(y + j * y_pixel, t + j * nv * VECTOR_BYTES, filters * shape.item)
-    elif shape.item == 4:
-        store_planes(<const f32v*> t, nv, pixels, filters, y, y_k)
-    else:
-        store_planes(<const f64v*> t, nv, pixels, filters, y, y_k)
+    """Sums, [pixels][nv vectors of filters], into y: filters y_k bytes apart, pixels y_pixel."""
+    cdef dim lanes = lanes_of(shape)
+    cdef int v
+    for v in range(nv):
+        store_sums(shape, t + v * VECTOR_BYTES, nv * VECTOR_BYTES, pixels, min(lanes, filters - v * lanes),
+                   y + v * lanes * y_k, y_pixel, y_k)
 
 
 cdef inline dim filter_width(const Shape* shape) noexcept nogil:
@@ -441,10 +447,12 @@ cdef dim filter_packed_bytes(const Shape* shape) noexcept nogil:
     return shape.G * group_bytes(shape)
 
 
-cdef inline void pack_vector(const Shape* shape, const Weights* w, const char* data, dim filters, dim first, dim last,
-                             char* packed, dim width, lane* like) noexcept nogil:
-    """Terms first .. last-1 of one vector of filters, `width` bytes apart: filters by terms turned over, a square at a
-    time."""
+cdef inline void pack_vector(const Shape* shape, const Weights* w, const char* data, dim pitch, dim filters, dim first,
+                             dim last, char* packed, dim width, lane* like) noexcept nogil:
+    """Terms first .. last-1 of a vector of filters, `pitch` bytes apart in w, to `width` bytes apart.
+
+    Filters by terms are turned over, a square at a time.
+    """
     cdef lane rows[MOST_LANES]
     cdef dim off[MOST_LANES]
     cdef dim item = shape.item
@@ -455,12 +463,12 @@ cdef inline void pack_vector(const Shape* shape, const Weights* w, const char* d
     while first < last:
         count = min(lanes, last - first)
         if dense and count == lanes:
-            transpose_block(data + first * item, w.k, filters, packed, width, lanes, like)
+            transpose_block(data + first * item, pitch, filters, packed, width, lanes, like)
         else:
             filter_offsets(shape, w.c, w.r, w.s, first, count, off)
             for k in range(filters):
                 for i in range(count):
-                    copy_scalar(<char*> &rows[k] + i * item, data + k * w.k + off[i], item)
+                    copy_scalar(<char*> &rows[k] + i * item, data + k * pitch + off[i], item)
             transpose_block(<const char*> rows, VECTOR_BYTES, lanes, packed, width, count, like)
         packed += count * width
         first += count
@@ -481,9 +489,9 @@ cdef inline void pack_panel(const Shape* shape, const Weights* w, dim group, dim
         packed += width
     for v in range(panel_vectors(shape, panel)):
         if shape.item == 4:
-            pack_vector(shape, w, data, min(lanes, filters), first, last, packed, width, <f32v*> NULL)
+            pack_vector(shape, w, data, w.k, min(lanes, filters), first, last, packed, width, <f32v*> NULL)
         else:
-            pack_vector(shape, w, data, min(lanes, filters), first, last, packed, width, <f64v*> NULL)
+            pack_vector(shape, w, data, w.k, min(lanes, filters), first, last, packed, width, <f64v*> NULL)
         packed += VECTOR_BYTES
         data += lanes * w.k
         filters -= lanes

@@ -169,26 +169,6 @@ cdef inline void stage_groups(const Shape* shape, const Image* x, const char* ch
         h += run
 
 
-cdef inline void store_groups(const char* sums, dim sums_pitch, dim pixels, dim groups, char* y, dim y_pixel,
-                              dim y_group, lane* like) noexcept nogil:
-    """Sums of one filter of each group into y."""
-    cdef dim item = itemsize(like)
-    cdef dim lanes = sizeof(lane) // item
-    cdef dim j = 0, i
-    if y_pixel == item:
-        while j < pixels and pixels >= lanes:
-            j = min(j, pixels - lanes)          # the last block overlaps the one before
-            transpose_block(sums + j * sums_pitch, sums_pitch, lanes, y + j * item, y_group, groups, like)
-            j += lanes
-    while j < pixels:
-        if y_group == item:
-            memcpy(y + j * y_pixel, sums + j * sums_pitch, groups * item)
-        else:
-            for i in range(groups):
-                copy_scalar(y + j * y_pixel + i * y_group, sums + j * sums_pitch + i * item, item)
-        j += 1
-
-
 cdef inline dim staged_pitch(const Shape* shape) noexcept nogil:
     """Vectors from one staged row to the next; odd, as is a channel's: else they would share few sets of a cache."""
     return reach_w(shape, shape.Q) | 1
@@ -268,12 +248,8 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
                 q += m
         w += km * shape.C * shape.R * shape.S * VECTOR_BYTES
         for c in range(km):
-            if item == 4:
-                store_groups(<const char*> (sums + c), km * VECTOR_BYTES, rows * shape.Q, groups, y, y_pixel,
-                             shape.K * y_k, <f32v*> NULL)
-            else:
-                store_groups(<const char*> (sums + c), km * VECTOR_BYTES, rows * shape.Q, groups, y, y_pixel,
-                             shape.K * y_k, <f64v*> NULL)
+            store_sums(shape, <const char*> (sums + c), km * VECTOR_BYTES, rows * shape.Q, groups, y, y_pixel,
+                       shape.K * y_k)
             y += y_k
         k += km
 
@@ -313,35 +289,20 @@ cdef dim group_packed_bytes(const Shape* shape) noexcept nogil:
 
 cdef inline void pack_group_set(const Shape* shape, const Weights* w, dim first, dim groups, char* packed,
                                 lane* like) noexcept nogil:
-    """The weights of `groups` groups: of each filter, groups by terms turned over where they follow each other."""
     cdef dim item = itemsize(like)
-    cdef dim lanes = sizeof(lane) // item
     cdef dim terms = shape.C * shape.R * shape.S
-    cdef bint dense = w.s == item and w.r == shape.S * item and w.c == shape.R * shape.S * item and terms >= lanes
     cdef const char* data = w.data + first * shape.K * w.k
     cdef char* to = packed + shape.K * VECTOR_BYTES
-    cdef dim k, km, i, j, c, r, s, term
+    cdef dim k, km, i
     for k in range(shape.K if w.bias != NULL else 0):
         for i in range(groups):
             copy_scalar(packed + k * VECTOR_BYTES + i * item, w.bias + ((first + i) * shape.K + k) * item, item)
     k = 0
     while k < shape.K:
         km = tile_filters(shape.K - k)
-        for j in range(km):
-            term = 0
-            while dense and term < terms:
-                term = min(term, terms - lanes)         # the last square overlaps the one before
-                transpose_block(data + (k + j) * w.k + term * item, shape.K * w.k, groups,
-                                to + (term * km + j) * VECTOR_BYTES, km * VECTOR_BYTES, lanes, like)
-                term += lanes
-            while term < terms:
-                c = term // (shape.R * shape.S)
-                r = term // shape.S - c * shape.R
-                s = term % shape.S
-                for i in range(groups):
-                    copy_scalar(to + (term * km + j) * VECTOR_BYTES + i * item,
-                                data + (i * shape.K + k + j) * w.k + c * w.c + r * w.r + s * w.s, item)
-                term += 1
+        for i in range(km):
+            pack_vector(shape, w, data + (k + i) * w.k, shape.K * w.k, groups, 0, terms, to + i * VECTOR_BYTES,
+                        km * VECTOR_BYTES, like)
         to += km * terms * VECTOR_BYTES
         k += km
 
