@@ -71,8 +71,8 @@ rng = np.random.default_rng(0)
 for number, (c, k, r, s, h, width) in enumerate(SIZES):
     for place, options in enumerate(OPTIONS):
         g = options.get("groups", 1)
-        dtypes = ("f4", "f8", "i4", "i8", "i1", "u2", "?", "f2", "c8", "c16")
-        for dtype in {"f4", dtypes[(number + place) % 10], dtypes[(number + 3 * place + 5) % 10]}:
+        dtypes = ("f4", "f8", "i4", "i8", "i1", "u1", "i2", "u2", "?", "f2", "c8", "c16")
+        for dtype in {"f4", dtypes[(number + place) % 12], dtypes[(number + 3 * place + 5) % 12]}:
             w = rng.integers(-4, 5, (g * k, c, r, s)).astype(dtype)
             bias = rng.integers(-4, 5, g * k).astype(dtype)
             for layout in ("NCHW", "NHWC"):

@@ -72,7 +72,7 @@ def test_the_ends_of_the_range(dtype):
     """The largest products there are."""
     info = np.iinfo(dtype)
     for a, b in ((info.min, info.min), (info.min, info.max), (info.max, info.max)):
-        x, w = np.full((1, 1, 5, 40), a, dtype), np.full((3, 1, 3, 3), b, dtype)
+        x, w = np.full((1, 2, 5, 40), a, dtype), np.full((3, 2, 3, 3), b, dtype)
         w[1, 0, 0, 0] = info.min
         bias = np.array([info.min, 0, info.max], dtype)
         assert np.array_equal(fastconv.correlate(x, w, bias=bias), in_python_integers(x, w, bias))
@@ -83,6 +83,65 @@ def test_the_ends_of_the_range(dtype):
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 def test_geometries_of_integers(geometry, dtype, operation):
     check(*arrays(dtype, groups=geometry.get("groups", 1)), operation, **geometry)
+
+
+# Short integers are multiplied two at a time, and summed in 32 bits.
+
+SHORT = ("bool", "int8", "uint8", "int16")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 8, 33])
+@pytest.mark.parametrize("w_dtype", SHORT)
+@pytest.mark.parametrize("x_dtype", SHORT)
+def test_short_integers_in_wider_sums(x_dtype, w_dtype, channels):
+    """Of even and odd channels, first and last in memory, as they are and byte-swapped, through calls and plans."""
+    rng = np.random.default_rng(channels)
+    x, w = values(rng, (2, channels, 6, 39), x_dtype), values(rng, (19, channels, 2, 3), w_dtype)
+    bias = rng.integers(-(2**31), 2**31, 19).astype(np.int32)
+    for dtype in ("int32", "uint32", "int64"):
+        if not np.can_cast(np.result_type(x, w), dtype):
+            continue
+        for options in ({}, {"padding": (1, 2), "pad_value": 7}, {"stride": 2, "padding": 1, "pad_mode": "reflect"}):
+            check(x, w, bias.astype(dtype), dtype=dtype, **options)
+            check(x, w, bias.astype(dtype), "convolve", dtype=dtype, **options)
+            options |= {"bias": bias.astype(dtype), "dtype": dtype}
+            y = fastconv.correlate(x, w, **options)
+            assert same_bits(fastconv.Plan(w, x.shape, **options)(x), y)
+            assert same_bits(fastconv.correlate(x.astype(x.dtype.newbyteorder()), w, **options), y)
+            last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+            assert same_bits(np.moveaxis(fastconv.correlate(last, w, layout="NHWC", **options), -1, 1).copy(), y)
+
+
+def test_channels_of_short_integers_are_flipped_before_they_are_paired():
+    x, w, _ = arrays("int8")
+    wide = fastconv.convolve(x.astype(int), w.astype(int), flip_channels=True)
+    assert np.array_equal(fastconv.convolve(x, w, flip_channels=True, dtype="int32"), wide)
+    plan = fastconv.Plan(w, x.shape, operation="convolve", flip_channels=True, dtype="int32")
+    assert np.array_equal(plan(x), wide)
+
+
+@pytest.mark.parametrize("pad_value", [-32769, -32768, 32767, 32768, 2**31 - 1])
+def test_what_short_integers_are_padded_with_may_be_longer(pad_value):
+    x, w, bias = arrays("int8")
+    check(x, w, bias.astype(np.int32), dtype="int32", padding=1, pad_value=pad_value)
+
+
+@pytest.mark.parametrize("method", ["auto", "measure"])
+def test_a_plan_of_short_weights_takes_longer_images(method):
+    """It can't know what comes: its sums may be wide for images as wide as they are."""
+    _, w, bias = arrays("int8")
+    options = {"bias": bias, "padding": 1, "pad_value": 5, "stride": 2, "dtype": "int32"}
+    plan = fastconv.Plan(w, (3, 6, 39), method=method, **options)
+    rng = np.random.default_rng(1)
+    for dtype in ("int8", "uint8", "int16", "uint16", "int32"):
+        x = values(rng, (2, 3, 6, 39), dtype)
+        exact, _ = oracle.correlate(x, w, bias.astype(np.int32), padding=1, pad_value=5, stride=2, dtype="int32")
+        assert np.array_equal(plan(x), exact)
+    assert plan.x_shape == (3, 6, 39)
+    assert plan.flops == 2 * 5 * 3 * 20 * 3 * 3 * 2
+    assert "5 filters of 3 x 3 x 2" in repr(plan)
+    narrow = fastconv.Plan(w, (3, 6, 39), method=method, bias=bias)
+    assert narrow.packed_bytes < plan.packed_bytes
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64"])

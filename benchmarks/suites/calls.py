@@ -20,6 +20,22 @@ class Layers:
         self.plan(self.x)
 
 
+class Bytes:
+    """Images of uint8 by filters of int8, summed in 32 bits."""
+
+    params = ["vgg-rgb", "64x58", "512x9", "256x56-1x1", "gray-3x3"]
+    param_names = ("shape",)
+
+    def setup(self, name):
+        rng = np.random.default_rng(0)
+        self.x = rng.integers(0, 256, SHAPES[name].x).astype(np.uint8)
+        w = rng.integers(-128, 128, SHAPES[name].w).astype(np.int8)
+        self.plan = fastconv.Plan(w, self.x.shape, dtype="int32", workers=1)
+
+    def time_plan(self, name):
+        self.plan(self.x)
+
+
 class Tiny:
     """What a call costs when there is next to nothing to compute."""
 

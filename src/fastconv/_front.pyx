@@ -7,19 +7,23 @@ from numpy cimport ndarray
 
 from fastconv import _complex, _kernels
 
-from fastconv._kernels.kernel cimport dim, Image, Shape, Weights
+from fastconv._kernels.kernel cimport dim, Image, PAIRS, Shape, Weights
 from fastconv._plan cimport (
     execute, explanation, measured_times, method_name, packed_bytes, predictions, prepare, Recipe, release, Small,
     workspace_bytes,
 )
 from fastconv._threads cimport count_workers
 from fastconv._problem cimport (
-    array_argument, check_image, check_overlap, check_weights, computed_array, flag_argument, number_argument, Problem,
-    read_bias, read_image, read_shape, read_weights, result_array, round_result, set_dtype, set_images, set_options,
-    set_pad_value, set_sizes,
+    array_argument, check_image, check_overlap, check_weights, computed_array, flag_argument, number_argument,
+    pair_channels, Problem, read_bias, read_image, read_shape, read_weights, result_array, round_result, set_dtype,
+    set_images, set_options, set_pad_value, set_sizes, short_values,
 )
 
 cnp.import_array()
+
+
+cdef tuple padding_sides(const Problem* problem):
+    return (problem.top, problem.bottom), (problem.left, problem.right)
 
 
 # A complex problem's arguments as those of the real one that computes it.
@@ -69,20 +73,18 @@ cdef object complex_bias(const Problem* problem, ndarray bias):
 
 
 cdef object complex_padding(const Problem* problem, object pad_value):
-    if pads_first(problem, pad_value):
-        return 0
-    return (problem.top, problem.bottom), (problem.left, problem.right)
+    return 0 if pads_first(problem, pad_value) else padding_sides(problem)
 
 
-cdef object complex_steps(const Problem* problem):
+cdef object steps_of(const Problem* problem):
     return problem.shape.p_step, problem.shape.q_step
 
 
-cdef object complex_dilation(const Problem* problem):
+cdef object dilation_of(const Problem* problem):
     return problem.shape.r_step, problem.shape.s_step
 
 
-cdef object complex_layout(const Problem* problem):
+cdef object layout_of(const Problem* problem):
     return "NHWC" if problem.shape.channels_last else "NCHW"
 
 
@@ -103,6 +105,7 @@ cdef ndarray compute(object x, object w, bint reverse, bint flip_channels, objec
     set_sizes(problem, cnp.PyArray_NDIM(x_array), <dim*> cnp.PyArray_DIMS(x_array), w_array)
     set_dtype(problem, x_array, w_array, dtype)
     set_pad_value(problem, pad_value)
+    pair_channels(problem, x_array, w_array)
     bias_array = read_bias(problem, bias, &weights)
     y = result_array(problem, out)
     if out is not None:
@@ -113,8 +116,8 @@ cdef ndarray compute(object x, object w, bint reverse, bint flip_channels, objec
     if problem.is_complex:
         part = compute(
             complex_image(problem, x_array, pad_value), complex_weights(problem, w_array, reverse, flip_channels),
-            reverse, False, "valid", complex_steps(problem), complex_padding(problem, pad_value),
-            complex_dilation(problem), problem.shape.G, pad_mode, 0, complex_layout(problem),
+            reverse, False, "valid", steps_of(problem), complex_padding(problem, pad_value),
+            dilation_of(problem), problem.shape.G, pad_mode, 0, layout_of(problem),
             complex_bias(problem, bias_array), None, None, method, workers,
         )
         _complex.store(part, y, problem.shape.G, problem.shape.channels_last)
@@ -354,6 +357,7 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
     cdef dim planned_images
     cdef object workers, pad_value
     cdef Plan real              # of a complex problem, the one that computes it
+    cdef Plan wide              # of one with pairs of 16 bits, the one for images with more
     cdef readonly str operation, method, isa
     cdef readonly dict measured
 
@@ -377,6 +381,7 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
         set_sizes(problem, ndim, sizes, w_array)
         set_dtype(problem, w_array, w_array, dtype)
         set_pad_value(problem, pad_value)
+        pair_channels(problem, w_array, w_array)
         bias_array = read_bias(problem, bias, &weights)
         self.planned_images = problem.shape.N
         self.workers = workers
@@ -387,12 +392,19 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
         if problem.is_complex:
             self.real = Plan(
                 complex_weights(problem, w_array, reverse, flip_channels), complex_shape(problem, pad_value),
-                operation=operation, stride=complex_steps(problem), padding=complex_padding(problem, pad_value),
-                dilation=complex_dilation(problem), groups=problem.shape.G, pad_mode=pad_mode,
-                layout=complex_layout(problem), bias=complex_bias(problem, bias_array), method=method, workers=workers,
+                operation=operation, stride=steps_of(problem), padding=complex_padding(problem, pad_value),
+                dilation=dilation_of(problem), groups=problem.shape.G, pad_mode=pad_mode,
+                layout=layout_of(problem), bias=complex_bias(problem, bias_array), method=method, workers=workers,
             )
             self.method, self.measured = self.real.method, self.real.measured
             return
+        if problem.shape.dtype == PAIRS and self.dtype.itemsize == 4:
+            self.wide = Plan(
+                w_array.astype(self.dtype), self.x_shape, operation=operation, flip_channels=flip_channels,
+                stride=steps_of(problem), padding=padding_sides(problem), dilation=dilation_of(problem),
+                pad_mode=pad_mode, pad_value=pad_value, layout=layout_of(problem), bias=bias_array, method=method,
+                workers=workers,
+            )
         w_array = read_weights(problem, w_array, reverse, flip_channels, &weights)
         self.measured = {}
         if isinstance(method, str) and method == "measure":
@@ -408,7 +420,7 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
         cdef ndarray computed
         cdef Image image
         sizes = self.x_shape if problem.ndim < 4 else self.x_shape[1:]
-        x = np.random.default_rng(0).integers(0, 100, sizes).astype(self.dtype)
+        x = np.random.default_rng(0).integers(0, 100, sizes).astype(np.int8 if self.wide is not None else self.dtype)
         set_images(problem, x)
         x = read_image(problem, x, &image)
         computed = computed_array(problem, result_array(problem, None))
@@ -460,6 +472,8 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
         cdef Recipe recipe = self.recipe    # a copy with this call's number of images; the weights stay the plan's
         cdef Problem* problem = &recipe.problem
         set_images(problem, x_array)
+        if self.wide is not None and not short_values(x_array):
+            return self.wide(x_array, out)
         y = result_array(problem, out)
         if out is not None:
             check_overlap(y, x_array, "x")
@@ -488,7 +502,7 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
     @property
     def x_shape(self):
         shape = self.recipe.problem.shape
-        return self.sizes(shape.C * shape.G, shape.H, shape.W)
+        return self.sizes(self.recipe.problem.channels * shape.G, shape.H, shape.W)
 
     @property
     def y_shape(self):
@@ -498,7 +512,8 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
     @property
     def flops(self):
         shape = self.recipe.problem.shape
-        real = 2 * self.planned_images * int(shape.K) * shape.G * shape.P * shape.Q * shape.C * shape.R * shape.S
+        terms = int(self.recipe.problem.channels) * shape.R * shape.S
+        real = 2 * self.planned_images * shape.K * shape.G * shape.P * shape.Q * terms
         return 4 * real if self.recipe.problem.is_complex else real
 
     @property
@@ -509,17 +524,19 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
     def workspace_bytes(self):
         if self.real is not None:
             return self.real.workspace_bytes
-        return workspace_bytes(&self.recipe)
+        own = workspace_bytes(&self.recipe)
+        return own if self.wide is None else max(own, self.wide.workspace_bytes)
 
     @property
     def packed_bytes(self):
         if self.real is not None:
             return self.real.packed_bytes
-        return packed_bytes(&self.recipe)
+        own = packed_bytes(&self.recipe)
+        return own if self.wide is None else own + self.wide.packed_bytes
 
     def __repr__(self):
         shape = self.recipe.problem.shape
         return (
             f"<fastconv.Plan {self.operation} {self.dtype}: {self.x_shape} by {shape.K * shape.G} filters of "
-            f"{shape.C} x {shape.R} x {shape.S} -> {self.y_shape}, {self.method}, {self.isa}>"
+            f"{self.recipe.problem.channels} x {shape.R} x {shape.S} -> {self.y_shape}, {self.method}, {self.isa}>"
         )

@@ -7,6 +7,7 @@ cdef struct Problem:
     int result              # NumPy's number of the result's dtype,
     int typenum             # and of the one that is computed in
     bint is_complex
+    dim channels            # of x and w in a group: shape.C, but of PAIRS
     int ndim                # of x
     int mode, pad_mode      # of MODES and PAD_MODES
     dim top, bottom, left, right    # padding
@@ -19,6 +20,8 @@ cdef int set_options(Problem* problem, object mode, object stride, object paddin
                      object pad_mode, object pad_value, object layout) except -1
 cdef int set_dtype(Problem* problem, ndarray x, ndarray w, object dtype) except -1
 cdef int set_pad_value(Problem* problem, object pad_value) except -1
+cdef int pair_channels(Problem* problem, ndarray x, ndarray w) except -1
+cdef bint short_values(ndarray array)
 cdef int set_sizes(Problem* problem, int x_ndim, const dim* x_shape, ndarray w) except -1
 cdef int read_shape(object x_shape, dim* sizes) except -1
 cdef int set_images(Problem* problem, ndarray x) except -1

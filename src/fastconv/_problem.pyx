@@ -12,7 +12,9 @@ cimport numpy as cnp
 from libc.string cimport memcpy, memset
 from numpy cimport ndarray
 
-from fastconv._kernels.kernel cimport dim, FLOAT32, FLOAT64, Image, INT32, INT64, Shape, Weights
+from fastconv._kernels.kernel cimport (
+    BYTES, ceil_div, dim, FLOAT32, FLOAT64, Image, INT32, INT64, PAIRS, Shape, SHORTS, UNSIGNED_BYTES, Weights,
+)
 
 cnp.import_array()
 
@@ -220,6 +222,41 @@ cdef int set_pad_value(Problem* problem, object pad_value) except -1:
     return 0
 
 
+cdef int pair_channels(Problem* problem, ndarray x, ndarray w) except -1:
+    """Compute with PAIRS where the bits that count of x, w and the pad value are 16: two products an instruction.
+
+    The last step of making a problem. A group would have channels of its own to pair; then nothing changes.
+    """
+    cdef Shape* shape = &problem.shape
+    cdef int pad
+    memcpy(&pad, problem.pad, sizeof(int))
+    if shape.dtype != INT32 or shape.G > 1:
+        return 0
+    # Results of 16 bits or fewer are the low bits of any.
+    if (cnp.PyArray_DescrFromType(problem.result).itemsize == 4
+            and not (short_values(x) and short_values(w) and -(1 << 15) <= pad < 1 << 15)):
+        return 0
+    shape.dtype = PAIRS
+    shape.C = ceil_div(shape.C, 2)
+    shape.gathered = True
+    pad = (pad & 0xffff) * 0x10001
+    memcpy(problem.pad, &pad, sizeof(int))
+    return 0
+
+
+cdef bint short_values(ndarray array):
+    """Whether an array's dtype is one of those that int16 holds."""
+    return cnp.PyArray_TYPE(array) <= cnp.NPY_SHORT
+
+
+cdef ndarray paired_weights(ndarray w):
+    """Filters of PAIRS, with a weight of 0 beside a channel that is alone."""
+    channels = w if w.ndim > 2 else w[np.newaxis]
+    pairs = channels[..., ::2, :, :].astype(np.uint32) & 0xffff
+    pairs[..., : channels.shape[channels.ndim - 3] // 2, :, :] |= channels[..., 1::2, :, :].astype(np.uint32) << 16
+    return pairs
+
+
 cdef object shape_tuple(int ndim, const dim* sizes):
     return tuple([sizes[i] for i in range(ndim)])
 
@@ -246,7 +283,7 @@ cdef int set_sizes(Problem* problem, int x_ndim, const dim* x_shape, ndarray w) 
     shape.H = x_shape[h]
     shape.W = x_shape[h + 1]
     filters = w_shape[0] if w_ndim == 4 else 1
-    shape.C = w_shape[w_ndim - 3] if w_ndim > 2 else 1
+    shape.C = problem.channels = w_shape[w_ndim - 3] if w_ndim > 2 else 1
     shape.R = w_shape[w_ndim - 2]
     shape.S = w_shape[w_ndim - 1]
     if shape.G > 1 and (channels % shape.G or filters % shape.G):
@@ -321,14 +358,14 @@ cdef int check_bytes(const Problem* problem) except -1:
             or <double> shape.p_step * height > MOST_BYTES or <double> shape.q_step * width > MOST_BYTES):
         image = (shape.H, shape.W)
         if problem.ndim > 2:
-            channels = (shape.C * shape.G,)
+            channels = (problem.channels * shape.G,)
             image = (*image, *channels) if shape.channels_last else (*channels, *image)
         if problem.ndim > 3:
             image = (shape.N, *image)
         padding = (problem.top, problem.bottom), (problem.left, problem.right)
         padded = f", with padding {padding}" if any(map(any, padding)) else ""
         raise ValueError(
-            f"x has shape {image} and w, as a bank, {(shape.K * shape.G, shape.C, shape.R, shape.S)}{padded}: "
+            f"x has shape {image} and w, as a bank, {(shape.K * shape.G, problem.channels, shape.R, shape.S)}{padded}: "
             "their result or weights would be larger than any memory"
         )
     return 0
@@ -357,11 +394,11 @@ cdef int set_images(Problem* problem, ndarray x) except -1:
     cdef int c = ndim - 1 if shape.channels_last else ndim - 3
     cdef int h = ndim - 3 if shape.channels_last else ndim - 2
     if (ndim == 2) != (problem.ndim == 2) or not 2 <= ndim <= 4 or (
-        sizes[h] != shape.H or sizes[h + 1] != shape.W or ndim > 2 and sizes[c] != shape.C * shape.G
+        sizes[h] != shape.H or sizes[h + 1] != shape.W or ndim > 2 and sizes[c] != problem.channels * shape.G
     ):
         planned = (shape.H, shape.W)
         if problem.ndim > 2:
-            channels = (shape.C * shape.G,)
+            channels = (problem.channels * shape.G,)
             planned = (*planned, *channels) if shape.channels_last else (*channels, *planned)
         several = ", or N of them" if problem.ndim > 2 else ""
         raise ValueError(f"x has shape {np.shape(x)}; expected {planned}{several}, as planned")
@@ -399,13 +436,13 @@ cdef int check_unchanged(ndarray array, str name, dim first, dim second, dim thi
 cdef int check_image(const Problem* problem, ndarray x) except -1:
     cdef const Shape* shape = &problem.shape
     if shape.channels_last:
-        return check_unchanged(x, "x", shape.N, shape.H, shape.W, shape.G * shape.C)
-    return check_unchanged(x, "x", shape.N, shape.G * shape.C, shape.H, shape.W)
+        return check_unchanged(x, "x", shape.N, shape.H, shape.W, shape.G * problem.channels)
+    return check_unchanged(x, "x", shape.N, shape.G * problem.channels, shape.H, shape.W)
 
 
 cdef int check_weights(const Problem* problem, ndarray w) except -1:
     cdef const Shape* shape = &problem.shape
-    return check_unchanged(w, "w", shape.G * shape.K, shape.C, shape.R, shape.S)
+    return check_unchanged(w, "w", shape.G * shape.K, problem.channels, shape.R, shape.S)
 
 
 cdef ndarray read_weights(const Problem* problem, ndarray w, bint reverse, bint flip_channels, Weights* weights):
@@ -413,11 +450,15 @@ cdef ndarray read_weights(const Problem* problem, ndarray w, bint reverse, bint 
 
     Returns the array that holds the values; it must live as long as they are read.
     """
-    cdef int last = cnp.PyArray_NDIM(w) - 1
+    cdef int last
     cdef cnp.npy_intp* strides
     check_weights(problem, w)
-    if not usable(w, problem.typenum):
+    if problem.shape.dtype == PAIRS:
+        w = paired_weights(w[..., ::-1, :, :] if flip_channels and w.ndim > 2 else w)
+        flip_channels = False
+    elif not usable(w, problem.typenum):
         w = converted(w, problem.typenum)
+    last = cnp.PyArray_NDIM(w) - 1
     strides = cnp.PyArray_STRIDES(w)
     weights.data = cnp.PyArray_BYTES(w)
     weights.k = strides[0] if last == 3 else 0
@@ -466,7 +507,9 @@ cdef ndarray read_image(const Problem* problem, ndarray x, Image* image):
     cdef int h = last - 2 if shape.channels_last else last - 1
     cdef cnp.npy_intp* strides
     check_image(problem, x)
-    if not usable(x, problem.typenum) or (
+    if shape.dtype == PAIRS:
+        x = read_narrow(x, image)
+    elif not usable(x, problem.typenum) or (
         not shape.gathered and cnp.PyArray_STRIDES(x)[h + 1] != shape.item and shape.W > 1
     ):
         x = converted(x, problem.typenum)
@@ -478,6 +521,23 @@ cdef ndarray read_image(const Problem* problem, ndarray x, Image* image):
     image.w = strides[h + 1]
     image.left = problem.left
     memcpy(image.pad, problem.pad, 8)
+    if shape.dtype == PAIRS:
+        image.channels = problem.channels
+        image.second = image.c
+        image.c *= 2
+    return x
+
+
+cdef ndarray read_narrow(ndarray x, Image* image):
+    """x as values of 8 or 16 bits, copied where its dtype has others or its values can't be read as they stand."""
+    cdef int typenum = cnp.PyArray_TYPE(x)
+    image.narrow = SHORTS
+    if typenum == cnp.NPY_BYTE:
+        image.narrow = BYTES
+    elif typenum == cnp.NPY_UBYTE or typenum == cnp.NPY_BOOL:
+        image.narrow = UNSIGNED_BYTES
+    elif typenum != cnp.NPY_SHORT and typenum != cnp.NPY_USHORT or not cnp.PyArray_ISBEHAVED_RO(x):
+        return converted(x, cnp.NPY_SHORT)
     return x
 
 

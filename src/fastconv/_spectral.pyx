@@ -230,17 +230,16 @@ cdef void gather(const KernelTable* table, const Shape* shape, const Cut* cut, c
     cdef dim width = reach_w(shape, b.columns)
     cdef dim first = (shape.S - 1) * shape.s_step
     cdef dim last = b.columns if shape.q_step == 1 else 0
-    cdef dim _, h, line = 0
-    cdef const char* channel = x.data + b.n * x.n + b.group * shape.C * x.c
+    cdef dim c, h, line = 0
+    cdef const char* image = x.data + b.n * x.n + b.group * shape.C * x.c
     cdef char* to = b.lines
-    for _ in range(shape.C):
+    for c in range(shape.C):
         for h in range(b.x_rows):
-            table.products.gather_row(shape, x, channel, b.p * shape.p_step + h, b.q * shape.q_step, width, to)
+            table.products.gather_row(shape, x, image, c, b.p * shape.p_step + h, b.q * shape.q_step, width, to)
             memset(to + width * shape.item, 0, (cut.length - width) * shape.item)
             table.products.measure_row(shape.item, to, width, first, last, b.squares + line, b.cores + line)
             to += cut.length * shape.item
             line += 1
-        channel += x.c
 
 
 cdef void split_rows(const KernelTable* table, const Shape* shape, const Cut* cut, const Block* b,

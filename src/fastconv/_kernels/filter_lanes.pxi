@@ -288,7 +288,7 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
     cdef char* to
     for i in range(count):
         if shape.gathered and (i == 0 or r == 0):
-            gather_rows(shape, x, b.image + c * x.c, b.p * shape.p_step, 1, reach_h(shape, b.rows),
+            gather_rows(shape, x, b.image, c, b.p * shape.p_step, 1, reach_h(shape, b.rows),
                         b.q * shape.q_step, width, b.channel, row)
             channel = b.channel
         to = b.stage + i * b.pitch
@@ -434,8 +434,10 @@ cdef void filter_run(const Shape* shape, int workers, const char* packed, const 
         filter_block(shape, &grid, packed, x, y, &place, workspace, <f64v*> NULL)
     elif shape.dtype == INT32:
         filter_block(shape, &grid, packed, x, y, &place, workspace, <i32v*> NULL)
-    else:
+    elif shape.dtype == INT64:
         filter_block(shape, &grid, packed, x, y, &place, workspace, <i64v*> NULL)
+    else:
+        filter_block(shape, &grid, packed, x, y, &place, workspace, <p32v*> NULL)
 
 
 cdef inline dim group_bytes(const Shape* shape) noexcept nogil:

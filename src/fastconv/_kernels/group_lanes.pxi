@@ -30,12 +30,12 @@ cdef struct GroupGrid:
     dim c
 
 
-cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
+cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, const plain* init, plain* sums, int m,
                             int km) noexcept nogil:
     """sums[j][k] = init[k] + the sum over c, r, s."""
-    cdef vec acc[MOST_SUMS]
-    cdef vec b[GROUP_KM]
-    cdef vec a
+    cdef plain acc[MOST_SUMS]
+    cdef plain b[GROUP_KM]
+    cdef plain a
     cdef const char* line
     cdef const char* row
     cdef dim c, r, s
@@ -53,10 +53,10 @@ cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, co
             s = g.S
             while True:
                 for k in range(km):
-                    b[k] = (<const vec*> w)[k]
+                    b[k] = (<const plain*> w)[k]
                 w += km * VECTOR_BYTES
                 for j in range(m):
-                    a = (<const vec*> (row + j * g.x_j))[0]
+                    a = (<const plain*> (row + j * g.x_j))[0]
                     for k in range(km):
                         acc[j * km + k] = acc[j * km + k] + a * b[k]
                 row += g.x_s
@@ -75,7 +75,7 @@ cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, co
 
 # The variants are one loop nest: m and km become constants of a copy that the compiler unrolls.
 
-cdef inline void group_tile_km(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
+cdef inline void group_tile_km(const GroupTile* g, const char* x, const char* w, const plain* init, plain* sums, int m,
                                int km) noexcept nogil:
     if m == 1: group_tile(g, x, w, init, sums, 1, km)
     elif m == 2: group_tile(g, x, w, init, sums, 2, km)
@@ -88,7 +88,7 @@ cdef inline void group_tile_km(const GroupTile* g, const char* x, const char* w,
         elif 8 * km <= MOST_GROUP_SUMS: group_tile(g, x, w, init, sums, 8, km)
 
 
-cdef void group_tile_any(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
+cdef void group_tile_any(const GroupTile* g, const char* x, const char* w, const plain* init, plain* sums, int m,
                          int km) noexcept nogil:
     if km == 1: group_tile_km(g, x, w, init, sums, m, 1)
     elif km == 2: group_tile_km(g, x, w, init, sums, m, 2)
@@ -200,10 +200,10 @@ cdef inline GroupGrid group_grid(const Shape* shape, int workers) noexcept nogil
 
 
 cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const char* packed, const Image* x, char* y,
-                             dim task, char* workspace, vec* like) noexcept nogil:
+                             dim task, char* workspace, plain* like) noexcept nogil:
     """One band of rows of one set of groups of an image."""
     cdef dim item = itemsize(like)
-    cdef dim lanes = sizeof(vec) // item
+    cdef dim lanes = sizeof(plain) // item
     cdef dim band = task % grid.bands
     cdef dim image = task // grid.bands // grid.sets
     cdef dim first = (task // grid.bands - image * grid.sets) * lanes
@@ -214,11 +214,11 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
     cdef dim y_k = item if shape.channels_last else shape.P * shape.Q * item
     cdef dim y_pixel = shape.G * shape.K * item if shape.channels_last else item
     cdef const char* channel = x.data + image * x.n + first * shape.C * x.c
-    cdef const vec* init = <const vec*> (packed + first // lanes * group_set_bytes(shape))
+    cdef const plain* init = <const plain*> (packed + first // lanes * group_set_bytes(shape))
     cdef const char* w = <const char*> (init + shape.K)
     cdef char* turned = workspace
     cdef char* stage = turned + reach_h(shape, grid.rows) * shape.W * VECTOR_BYTES
-    cdef vec* sums = <vec*> (stage + shape.C * grid.c)
+    cdef plain* sums = <plain*> (stage + shape.C * grid.c)
     cdef GroupTile g
     cdef dim c, k, p, q, km, m
     g.C, g.R, g.S = shape.C, shape.R, shape.S

@@ -12,6 +12,7 @@ cdef enum DType:
     FLOAT64 = 1
     INT32 = 2               # integers of either sign, modulo 2^32 and 2^64
     INT64 = 3
+    PAIRS = 4               # two channels' integers of 16 bits, whose products are summed in 32
 
 # The kernels. Direct sums differ in which index of the register tile lies along the lanes of a vector.
 cdef enum:
@@ -27,7 +28,7 @@ cdef struct Shape:
     DType dtype
     dim item                # bytes of one value
     dim N, G                # images, and groups of channels and filters
-    dim C, H, W             # channels of a group, rows, columns of x
+    dim C, H, W             # channels of a group (of PAIRS, two each), rows, columns of x
     dim K, R, S             # filters of a group, their rows and columns
     dim P, Q                # rows and columns of y
     dim p_step, q_step      # rows and columns of x from one of y to the next (stride)
@@ -35,6 +36,12 @@ cdef struct Shape:
     bint gathered           # rows of x can't be read where they stand: they are padded, or their columns lie apart
     bint unpacked           # instead of packed weights the kernel gets Weights, and packs them as it goes
     bint channels_last      # y is N x P x Q x K, and not N x K x P x Q; C-contiguous either way
+
+# What values of x are, where an item of PAIRS is made of two.
+cdef enum Narrow:
+    SHORTS = 0              # of either sign: the sums are of 16 bits, or no value has more than 15 and a sign
+    BYTES = 1
+    UNSIGNED_BYTES = 2
 
 # An array by its byte strides.
 cdef struct Image:
@@ -46,6 +53,11 @@ cdef struct Image:
     const dim* columns
     dim left                # columns of padding before x
     char pad[8]             # the pad value
+    # Of PAIRS only: where the second channel of an item stands, from the first on, and how many channels there are, the
+    # last one perhaps alone.
+    dim second
+    dim channels
+    Narrow narrow
 
 cdef struct Weights:
     const char* data
@@ -84,7 +96,7 @@ cdef struct Product:
 cdef struct Products:
     dim vector              # bytes of a vector
     double cycles           # of a multiply-add of vectors
-    void (*gather_row)(const Shape* shape, const Image* x, const char* channel, dim h, dim first, dim count,
+    void (*gather_row)(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim first, dim count,
                        char* to) noexcept nogil
     void (*measure_row)(dim item, const char* row, dim count, dim first, dim last, double* squares,
                         double* core) noexcept nogil

@@ -64,7 +64,7 @@ cdef inline void stage_pixels(const Shape* shape, const Image* x, const char* im
         while at < count:
             # A run of pixels in a row of x, or of all rows if they follow each other.
             run = count - at if flat else min(count - at, shape.Q - q)
-            value = image_row(shape, x, image + c * x.c, p * shape.p_step, q * shape.q_step,
+            value = image_row(shape, x, image, c, p * shape.p_step, q * shape.q_step,
                               (run - 1) * shape.q_step + 1, line)
             while run > 0:
                 panel = at // width * width
@@ -155,8 +155,10 @@ cdef void matrix_run(const Shape* shape, int workers, const char* packed, const 
         matrix_block(shape, &g, packed, x, y, &place, workspace, <f64v*> NULL)
     elif shape.dtype == INT32:
         matrix_block(shape, &g, packed, x, y, &place, workspace, <i32v*> NULL)
-    else:
+    elif shape.dtype == INT64:
         matrix_block(shape, &g, packed, x, y, &place, workspace, <i64v*> NULL)
+    else:
+        matrix_block(shape, &g, packed, x, y, &place, workspace, <p32v*> NULL)
 
 
 cdef inline dim matrix_group_bytes(const Shape* shape) noexcept nogil:

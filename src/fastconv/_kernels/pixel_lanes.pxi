@@ -245,10 +245,10 @@ cdef inline void stage_band(const Shape* shape, const PixelStage* g, const Image
             to = stage + phase * g.row_phase
             some = divided(rows - phase + g.row_phases - 1, g.row_phases)
             if shape.q_step == 1:
-                gather_rows(shape, x, image + c * x.c, top + phase, g.row_phases, some, first, count, to, g.pitch)
+                gather_rows(shape, x, image, c, top + phase, g.row_phases, some, first, count, to, g.pitch)
                 continue
             for h in range(some):
-                row = image_row(shape, x, image + c * x.c, top + phase + h * g.row_phases, first, count, line)
+                row = image_row(shape, x, image, c, top + phase + h * g.row_phases, first, count, line)
                 split_row(to + h * g.pitch, g.phase, row, count, shape.q_step, shape.item)
         stage += g.c
 
@@ -419,8 +419,10 @@ cdef void pixel_run(const Shape* shape, int workers, const char* packed, const I
         pixel_groups(shape, &stage, packed, x, y, &block, groups, workspace, <f64v*> NULL)
     elif shape.dtype == INT32:
         pixel_groups(shape, &stage, packed, x, y, &block, groups, workspace, <i32v*> NULL)
-    else:
+    elif shape.dtype == INT64:
         pixel_groups(shape, &stage, packed, x, y, &block, groups, workspace, <i64v*> NULL)
+    else:
+        pixel_groups(shape, &stage, packed, x, y, &block, groups, workspace, <p32v*> NULL)
 
 
 cdef dim pixel_workspace_bytes(const Shape* shape, int workers) noexcept nogil:

@@ -74,6 +74,47 @@ cdef inline void copy_strided(char* to, const char* value, dim count, dim step, 
             (<unsigned long long*> to)[i] = (<const unsigned long long*> value)[step * i]
 
 
+ctypedef fused narrow:
+    short
+    signed char
+    unsigned char
+
+
+cdef inline void join_pairs(char* to, const char* value, dim second, dim count, dim step, narrow* like) noexcept nogil:
+    """The low halves of `count` items from values `step` of them apart, the high ones from `second` bytes behind."""
+    cdef const narrow* a = <const narrow*> value
+    cdef const narrow* b = <const narrow*> (value + second)
+    cdef unsigned int* items = <unsigned int*> to
+    cdef dim i
+    if step == 1:       # vectorised
+        for i in range(count):
+            items[i] = <unsigned short> a[i] | <unsigned int> <unsigned short> b[i] << 16
+    else:
+        for i in range(count):
+            items[i] = <unsigned short> a[i * step] | <unsigned int> <unsigned short> b[i * step] << 16
+
+
+cdef void read_pairs(const Image* x, dim c, char* to, const char* value, dim count) noexcept nogil:
+    """count items, which begin in a row of the first of two channels."""
+    # A last channel that is alone is its own second: that has the weight 0.
+    cdef dim second = x.second if 2 * c + 1 < x.channels else 0
+    if x.narrow == UNSIGNED_BYTES:
+        join_pairs(to, value, second, count, x.w, <unsigned char*> NULL)
+    elif x.narrow == BYTES:
+        join_pairs(to, value, second, count, x.w, <signed char*> NULL)
+    else:
+        join_pairs(to, value, second, count, x.w >> 1, <short*> NULL)
+
+
+cdef inline void read_values(const Shape* shape, const Image* x, dim c, char* to, const char* value,
+                             dim count) noexcept nogil:
+    """count items of a row of x."""
+    if shape.dtype == PAIRS:
+        read_pairs(x, c, to, value, count)
+    else:
+        copy_strided(to, value, count, values_in(x.w, shape.item), shape.item)
+
+
 cdef inline void fill(char* to, dim count, const char* value, dim item) noexcept nogil:
     cdef dim i
     for i in range(count):
@@ -89,58 +130,58 @@ cdef inline char* spread_bias(char* to, const char* bias, dim filters, dim count
     return to + filters * count * item
 
 
-cdef inline void gather_padding(const Image* x, const char* row, dim first, dim count, char* to,
-                                dim item) noexcept nogil:
+cdef inline void gather_padding(const Shape* shape, const Image* x, dim c, const char* row, dim first, dim count,
+                                char* to) noexcept nogil:
     """Columns of a padded row that lie beside x."""
-    cdef const char* value
     cdef dim i
     for i in range(count):
-        value = &x.pad[0]
-        if x.columns[first + i] >= 0:
-            value = row + x.columns[first + i] * x.w
-        copy_scalar(to + i * item, value, item)
+        if x.columns[first + i] < 0:
+            copy_scalar(to, &x.pad[0], shape.item)
+        else:
+            read_values(shape, x, c, to, row + x.columns[first + i] * x.w, 1)
+        to += shape.item
 
 
-cdef inline void gather_row_inline(const Shape* shape, const Image* x, const char* channel, dim h, dim first,
+cdef inline void gather_row_inline(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim first,
                                    dim count, char* to) noexcept nogil:
-    """Columns first .. first+count-1 of row h of a channel of the padded image."""
+    """Columns first .. first+count-1 of row h of channel c of the padded image."""
     cdef dim item = shape.item
-    cdef dim step = values_in(x.w, item)
+    cdef const char* row
     cdef dim before, behind         # columns before x, and those before or in it
     if x.rows != NULL:
         h = x.rows[h]
         if h < 0:
             fill(to, count, &x.pad[0], item)
             return
-    channel += h * x.h
+    row = image + c * x.c + h * x.h
     if x.columns == NULL:
-        copy_strided(to, channel + first * x.w, count, step, item)
+        read_values(shape, x, c, to, row + first * x.w, count)
         return
     before = min(count, max(<dim> 0, x.left - first))
     behind = max(before, min(count, x.left - first + shape.W))
-    gather_padding(x, channel, first, before, to, item)
-    copy_strided(to + before * item, channel + (first + before - x.left) * x.w, behind - before, step, item)
-    gather_padding(x, channel, first + behind, count - behind, to + behind * item, item)
+    gather_padding(shape, x, c, row, first, before, to)
+    read_values(shape, x, c, to + before * item, row + (first + before - x.left) * x.w, behind - before)
+    gather_padding(shape, x, c, row, first + behind, count - behind, to + behind * item)
 
 
 # A function of its own, where a row at a time is gathered.
-cdef void gather_row(const Shape* shape, const Image* x, const char* channel, dim h, dim first, dim count,
+cdef void gather_row(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim first, dim count,
                      char* to) noexcept nogil:
-    gather_row_inline(shape, x, channel, h, first, count, to)
+    gather_row_inline(shape, x, image, c, h, first, count, to)
 
 
-cdef void gather_rows(const Shape* shape, const Image* x, const char* channel, dim h, dim h_step, dim rows,
+cdef void gather_rows(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
                       dim first, dim count, char* to, dim pitch) noexcept nogil:
     """The same columns of rows h, h + h_step, ... of a channel, `pitch` bytes apart."""
     cdef dim i
     for i in range(rows):
-        gather_row_inline(shape, x, channel, h + i * h_step, first, count, to + i * pitch)
+        gather_row_inline(shape, x, image, c, h + i * h_step, first, count, to + i * pitch)
 
 
-cdef inline const char* image_row(const Shape* shape, const Image* x, const char* channel, dim h, dim first, dim count,
-                                  char* line) noexcept nogil:
+cdef inline const char* image_row(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim first,
+                                  dim count, char* line) noexcept nogil:
     """Where columns first .. first+count-1 of a row stand one after the other: in x, or copied to `line`."""
     if not shape.gathered:
-        return channel + h * x.h + first * shape.item
-    gather_row(shape, x, channel, h, first, count, line)
+        return image + c * x.c + h * x.h + first * shape.item
+    gather_row(shape, x, image, c, h, first, count, line)
     return line

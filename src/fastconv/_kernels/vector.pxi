@@ -15,6 +15,7 @@ cdef extern from *:
     typedef double f64v __attribute__((vector_size(VECTOR_BYTES), aligned(8), may_alias));
     typedef unsigned int i32v __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
     typedef unsigned long long i64v __attribute__((vector_size(VECTOR_BYTES), aligned(8), may_alias));
+    typedef unsigned int p32v __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
     """
     enum:
         VECTOR_BYTES
@@ -22,7 +23,31 @@ cdef extern from *:
     ctypedef double f64v
     ctypedef unsigned int i32v
     ctypedef unsigned long long i64v
+    ctypedef int p32v           # of pairs of 16 bits, or sums of products; to Cython another type than i32v
     void prefetch_to_write "__builtin_prefetch"(const void* address, int write) noexcept nogil
+
+# In each lane the sum of the products of two pairs. Of a compiler's vectors alone it takes six instructions.
+cdef extern from *:
+    """
+    #if defined(__x86_64__) || defined(__i386__)
+    #include <immintrin.h>
+    #if VECTOR_BYTES == 64
+    #define pair_products(a, b) ((p32v) _mm512_madd_epi16((__m512i) (a), (__m512i) (b)))
+    #elif VECTOR_BYTES == 32
+    #define pair_products(a, b) ((p32v) _mm256_madd_epi16((__m256i) (a), (__m256i) (b)))
+    #else
+    #define pair_products(a, b) ((p32v) _mm_madd_epi16((__m128i) (a), (__m128i) (b)))
+    #endif
+    #else
+    typedef int s32v __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+    #define low_halves(a) ((p32v) ((s32v) ((a) << 16) >> 16))
+    #define high_halves(a) ((p32v) ((s32v) (a) >> 16))
+    #define pair_products(a, b) (low_halves(a) * low_halves(b) + high_halves(a) * high_halves(b))
+    #endif
+    #define all_lanes(value) ((p32v) {0} + (value))
+    """
+    p32v pair_products(p32v a, p32v b) noexcept nogil
+    p32v all_lanes(unsigned int value) noexcept nogil
 
 # Lanes of two vectors, named by the order that each number of lanes has them in.
 cdef extern from *:
@@ -85,6 +110,14 @@ cdef enum:
     TASK_WORK = 200_000_000     # multiply-adds in a task, about, so that Ctrl-C is heard in time
 
 ctypedef fused vec:
+    f32v
+    f64v
+    i32v
+    i64v
+    p32v
+
+# Whose lanes are values.
+ctypedef fused plain:
     f32v
     f64v
     i32v
@@ -176,13 +209,15 @@ cdef inline vec fma(vec acc, vec b, const char* a) noexcept nogil:
         return acc + b * (<const double*> a)[0]
     elif vec is i32v:
         return acc + b * (<const unsigned int*> a)[0]
+    elif vec is p32v:
+        return acc + pair_products(b, all_lanes((<const unsigned int*> a)[0]))
     else:
         return acc + b * (<const unsigned long long*> a)[0]
 
 
 cdef inline dim itemsize(const vec* pointer) noexcept nogil:
     """Bytes of one lane."""
-    if vec is f32v or vec is i32v:
+    if vec is f32v or vec is i32v or vec is p32v:
         return 4
     else:
         return 8

@@ -233,7 +233,7 @@ cdef inline void winograd_row(const Shape* shape, const WinogradBlock* b, dim c,
             source[i] = b.zeros
             continue
         line = b.rows_of_x + i * b.row_bytes
-        source[i] = image_row(shape, b.x, b.image + c * b.x.c, top + i, first, count, line)
+        source[i] = image_row(shape, b.x, b.image, c, top + i, first, count, line)
         if count < lanes and source[i] != line:
             memcpy(line, source[i], count * item)
             source[i] = line
