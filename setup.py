@@ -26,7 +26,8 @@ DIRECTIVES = {
 
 # The register tile needs its small loops unrolled and all of a variant inlined; benchmarks/tile_guard.py watches it.
 # FMAs may replace a * b + c, but nothing else about floating point is relaxed: never -ffast-math.
-OPTIMISE = ["-O3", "-ffp-contract=fast", "-fno-math-errno"]
+# Debugging information would be six sevenths of the wheel.
+OPTIMISE = ["-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno"]
 INLINE = ("CYTHON_INLINE", "__inline__ __attribute__((__always_inline__, __unused__))")
 ISA_FLAGS = {
     "baseline": ["-march=x86-64-v2"],

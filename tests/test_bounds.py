@@ -7,7 +7,7 @@ import pytest
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mprotect through ctypes is written for Linux")
 
 GUARDED = """
-import ctypes, mmap
+import ctypes, itertools, mmap
 import numpy as np
 from cases import DTYPES, integers, methods, shape
 import fastconv
@@ -85,6 +85,10 @@ for number, (c, k, r, s, h, width) in enumerate(SIZES):
                         assert "can't compute" in str(error) or "larger than x" in str(error), error
                         continue
                     check(x, w, bias, method=method, layout=layout, **options)
+    for options, dtype in itertools.product(OPTIONS, ("f4", "f8")):     # filters that are columns times rows
+        w = np.einsum("kcr,kcs->kcrs", *(rng.integers(1, 5, (2 * k, c, n)) for n in (4, r + 4))).astype(dtype)
+        x = rng.integers(-4, 5, (2, options.get("groups", 1) * c, h + 20, width + 20)).astype(dtype)
+        check(x, w, rng.integers(-4, 5, 2 * k).astype(dtype), method="separable", **options)
 print("within bounds")
 """
 

@@ -23,7 +23,7 @@ class Layers:
 class Bytes:
     """Images of uint8 by filters of int8, summed in 32 bits."""
 
-    params = ["vgg-rgb", "64x58", "512x9", "256x56-1x1", "gray-3x3"]
+    params = ("vgg-rgb", "64x58", "512x9", "256x56-1x1", "gray-3x3")
     param_names = ("shape",)
 
     def setup(self, name):
@@ -96,6 +96,22 @@ class LargeFilters:
 
     def peakmem_correlate(self, name, method):
         fastconv.correlate(self.x, self.w, method=method, workers=1)
+
+
+class Gaussians:
+    """Filters that are columns times rows, along both and as a whole."""
+
+    params = ((5, 7, 11, 31), ("separable", "direct"))
+    param_names = ("size", "method")
+
+    def setup(self, size, method):
+        row = np.exp(-(np.linspace(-3, 3, size) ** 2) / 2)
+        w = np.outer(row, row).astype(np.float32)
+        self.x = np.random.default_rng(0).standard_normal((1024, 1024)).astype(np.float32)
+        self.plan = fastconv.Plan(w, self.x.shape, method=method, workers=1)
+
+    def time_plan(self, size, method):
+        self.plan(self.x)
 
 
 class Workers:

@@ -179,13 +179,16 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
     dtype : dtype, optional
         The result's, and what it is accumulated in: ``np.result_type(x, w)`` or one that holds it. An image of uint8
         and filters of int8 have int16 sums, which wrap; ``dtype="int32"`` is what one wants of them.
-    method : {"auto", "direct", "direct-pixels", "direct-filters", "direct-matrix", "direct-groups", "winograd", "fft"}
+    method : {"auto", "direct", "direct-pixels", "direct-filters", "direct-matrix", "direct-groups", "winograd", \
+"separable", "fft"}
         How to compute. "auto" takes the method predicted to be fastest for one image's sizes. "direct" sums the
         terms in order, along vectors of pixels, of filters or of groups, or for 1 x 1 filters as a product of
         matrices; it takes the fastest of these. "winograd" saves three quarters of the multiplications of 3 x 3
-        filters [2]_ and two thirds of those of 5 x 5, without stride and dilation, from 144 terms on. "fft" multiplies
-        Fourier transforms of rows, for large filters; it needs SciPy (``pip install fastconv[fft]``). Neither is for
-        integers. What these can't be sure to compute within the error bound, they sum directly.
+        filters [2]_ and two thirds of those of 5 x 5, without stride and dilation, from 144 terms on. "separable"
+        sums along columns and then along rows, where each filter is the product of a column and a row, as Gaussians and
+        boxes are. "fft" multiplies Fourier transforms of rows, for large filters; it needs SciPy
+        (``pip install fastconv[fft]``). None of the three is for integers. What they can't be sure to compute within
+        the error bound, they sum directly.
     workers : int, optional
         Threads to use at most; negative counts from the number of CPUs. None is `get_workers`; work of less than
         about 50 microseconds stays on the calling thread. The result has the same bits for any number.
@@ -332,7 +335,8 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
     flops : int
         Multiplications and additions of the sum for images of x_shape, whatever the method does with them.
     workspace_bytes : int
-        Scratch memory that a call with one worker takes; several take no more each.
+        Scratch memory that a call with one worker takes; several take no more each. An image with subnormal numbers
+        is copied besides.
     packed_bytes : int
         Memory that the plan keeps for the weights.
 
@@ -356,6 +360,7 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
     cdef Recipe recipe
     cdef dim planned_images
     cdef object workers, pad_value
+    cdef tuple kept             # arrays that the recipe reads from later
     cdef Plan real              # of a complex problem, the one that computes it
     cdef Plan wide              # of one with pairs of 16 bits, the one for images with more
     cdef readonly str operation, method, isa
@@ -405,7 +410,11 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
                 pad_mode=pad_mode, pad_value=pad_value, layout=layout_of(problem), bias=bias_array, method=method,
                 workers=workers,
             )
+        if bias_array is not None:      # then weights may be asked for again
+            w_array, bias_array = w_array.copy(), bias_array.copy()
+            weights.bias = cnp.PyArray_BYTES(bias_array)
         w_array = read_weights(problem, w_array, reverse, flip_channels, &weights)
+        self.kept = () if bias_array is None else (w_array, bias_array)
         self.measured = {}
         if isinstance(method, str) and method == "measure":
             self.measured = self.measure(&weights)
@@ -531,7 +540,7 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
     def packed_bytes(self):
         if self.real is not None:
             return self.real.packed_bytes
-        own = packed_bytes(&self.recipe)
+        own = packed_bytes(&self.recipe) + sum([array.nbytes for array in self.kept])
         return own if self.wide is None else own + self.wide.packed_bytes
 
     def __repr__(self):

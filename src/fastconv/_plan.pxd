@@ -17,6 +17,7 @@ cdef struct Recipe:
     const Kernel* direct        # for images that the kernel isn't trusted with
     int method
     double cycles               # predicted, of one image
+    Weights weights             # as they came: where there are biases, they stay as long as the recipe
     PyObject* spectra           # of method "fft" the Spectra, which the recipe owns, and no kernel; or NULL
     char* packed
     bint owned                  # whether packed is to be freed

@@ -16,7 +16,7 @@ from numpy cimport ndarray
 from fastconv import _kernels
 
 from fastconv._kernels.kernel cimport (
-    DIRECT, dim, FILTERS, Image, is_float, KERNELS, KernelTable, PIXELS, Shape, Weights,
+    DIRECT, dim, FILTERS, Image, is_float, KERNELS, KernelTable, PIXELS, SEPARABLE, Shape, Weights,
 )
 from fastconv._problem cimport padding_map, Problem
 from fastconv._spectral cimport available, Cut, cut_problem, least_cycles, Spectra, transformed
@@ -41,10 +41,12 @@ cdef enum:
     HUGE_PAGE = 2 << 20         # bytes; from here on memory asks for such pages
     ALONE = 100_000             # cycles: less work than this isn't worth waking another thread for
     HELD = 10_000               # cycles: nor, than this, letting other Python threads run
+    SCALED = 2_000              # cycles: nor, than this, looking for subnormal numbers
+    LOOKED_FOR = 4              # times the least cost of a direct sum: not worth asking whether filters are separable
     BETWEEN_SIGNALS = 100_000_000   # cycles: Ctrl-C is looked for about this often
 
 # The methods' names, in the order of the kernels that they run.
-METHODS = ("direct-pixels", "direct-filters", "direct-matrix", "direct-groups", "winograd", "fft")
+METHODS = ("direct-pixels", "direct-filters", "direct-matrix", "direct-groups", "winograd", "separable", "fft")
 CHOICES = ("auto", "direct", *METHODS)
 LIMITS = (
     "it takes channels first where there are several, and no rows of x that are too long to stage",
@@ -53,6 +55,8 @@ LIMITS = (
     "it takes several groups, and no rows of x that are too long to stage",
     "it takes floats, filters of 3 x 3 or 5 x 5 with 144 terms or more, no stride or dilation, and outputs at least"
     " as large as a filter",
+    "it takes floats, channels first where there are several, and filters of 16 values or more that are each, in each"
+    " channel, a column times a row, which is looked for where it could gain",
 )
 
 MEASURED = 0.02     # seconds
@@ -151,6 +155,7 @@ cdef dict measured_times(Recipe* recipe, const Weights* weights, Image* x, char*
     Each gets MEASURED seconds, or one call where that shows it to be far behind.
     """
     times = {}
+    look_at_weights(recipe, None, weights)
     for method in predictions(&recipe.problem.shape):
         prepare(recipe, method, weights, NULL)
         try:
@@ -212,6 +217,18 @@ cdef char* small_memory(Small* small, dim size):
     return small.bytes + (-<size_t> small.bytes) % 64
 
 
+cdef void look_at_weights(Recipe* recipe, object method, const Weights* weights):
+    """Find what of the weights themselves the choice of a method depends on, where it could be chosen."""
+    cdef Shape* shape = &recipe.problem.shape
+    cdef double least = INFINITY
+    cdef int number
+    shape.separable = True
+    if cost(SEPARABLE, shape, False) < INFINITY and method != "separable":
+        for number in range(DIRECT):
+            least = min(least, cost(number, shape, False))
+    shape.separable = cost(SEPARABLE, shape, False) < LOOKED_FOR * least and table.is_separable(shape, weights)
+
+
 cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* small) except -1:
     """Choose the kernel, pack the weights, map the padding. The recipe's problem is set; release() frees all of it.
 
@@ -225,6 +242,8 @@ cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* s
     recipe.rows = NULL
     recipe.columns = NULL
     recipe.spectra = NULL
+    recipe.weights = weights[0]
+    look_at_weights(recipe, method, weights)
     recipe.method = choose_method(method, shape, small != NULL)
     if recipe.method == FFT:
         spectra = transformed(table, shape, weights)
@@ -320,27 +339,112 @@ cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except
     cdef const Shape* shape = &recipe.problem.shape
     cdef Recipe one
     cdef Image image
+    cdef char* y_image
     cdef dim n
-    cdef bint trusted
     if shape.N == 0 or shape.K == 0:
         count_workers(workers)
         return 0
     x.rows = recipe.rows
     x.columns = recipe.columns
+    if not is_float(shape) or recipe.cycles < SCALED or not any_subnormals(shape, x):
+        return execute_trusted(recipe, x, y, workers)
+    # Image by image: what is done to one must not depend on the others.
+    for n in range(shape.N):
+        one = one_image(recipe)
+        image = image_at(x, n)
+        y_image = y + n * result_bytes(shape)
+        if not (table.has_subnormals(shape, &image) and execute_scaled(&one, &image, y_image, workers)):
+            execute_trusted(&one, &image, y_image, workers)
+    return 0
+
+
+cdef inline Recipe one_image(const Recipe* recipe):
+    cdef Recipe one = recipe[0]
+    one.problem.shape.N = 1
+    return one
+
+
+cdef inline Image image_at(const Image* x, dim n) noexcept nogil:
+    cdef Image image = x[0]
+    image.data += n * x.n
+    return image
+
+
+cdef inline dim result_bytes(const Shape* shape) noexcept nogil:
+    """Of one image."""
+    return shape.G * shape.K * shape.P * shape.Q * shape.item
+
+
+cdef bint any_subnormals(const Shape* shape, const Image* x):
+    cdef Image image
+    cdef dim n
+    with nogil:
+        for n in range(shape.N):
+            image = image_at(x, n)
+            if table.has_subnormals(shape, &image):
+                return True
+    return False
+
+
+cdef int execute_scaled(const Recipe* recipe, const Image* x, char* y, object workers) except -1:
+    """Compute an image with subnormal numbers from a multiple of it; False where that can't be, with anything in y.
+
+    Without biases, which may be of another order: they are added at the end.
+    """
+    cdef const Shape* shape = &recipe.problem.shape
+    cdef Image image = x[0]
+    cdef int exponent
+    cdef char* copy = allocate(shape.G * shape.C * shape.H * shape.W * shape.item, "a multiple of an image")
+    try:
+        with nogil:
+            exponent = table.scale_image(shape, &image, copy)
+        if exponent == 0:
+            return False
+        if recipe.weights.bias == NULL:
+            execute_trusted(recipe, &image, y, workers)
+        else:
+            execute_unbiased(recipe, &image, y, workers)
+    finally:
+        free(copy)
+    with nogil:
+        fits = table.unscale_result(shape, y, exponent, recipe.weights.bias)
+    return fits
+
+
+cdef int execute_unbiased(const Recipe* recipe, Image* x, char* y, object workers) except -1:
+    """The recipe without its biases, as one for a single call."""
+    cdef Recipe plain = recipe[0]
+    cdef Weights weights = recipe.weights
+    cdef Small small
+    weights.bias = NULL
+    plain.problem.shape.unpacked = False
+    try:
+        prepare(&plain, METHODS[recipe.method] if recipe.method < DIRECT else "auto", &weights, &small)
+        x.rows, x.columns = plain.rows, plain.columns
+        execute_trusted(&plain, x, y, workers)
+    finally:
+        release(&plain)
+    return 0
+
+
+cdef int execute_trusted(const Recipe* recipe, const Image* x, char* y, object workers) except -1:
+    """Compute y, of images that the kernel isn't trusted with directly."""
+    cdef const Shape* shape = &recipe.problem.shape
+    cdef Recipe one
+    cdef Image image
+    cdef dim n
+    cdef bint trusted
     if recipe.spectra != NULL or recipe.kernel.trusted == NULL or recipe.kernel.trusted(shape, recipe.packed, NULL):
         return execute_all(recipe, x, y, workers)
-    # Image by image: what a kernel does to one must not depend on the others.
     for n in range(shape.N):
-        one = recipe[0]
-        one.problem.shape.N = 1
-        image = x[0]
-        image.data += n * x.n
+        one = one_image(recipe)
+        image = image_at(x, n)
         with nogil:     # all of the image is looked at
             trusted = recipe.kernel.trusted(shape, recipe.packed, &image)
         if not trusted:
             one.kernel = recipe.direct
             one.cycles = one.kernel.cost(shape)
-        execute_all(&one, &image, y + n * shape.G * shape.K * shape.P * shape.Q * shape.item, workers)
+        execute_all(&one, &image, y + n * result_bytes(shape), workers)
     return 0
 
 

@@ -115,7 +115,7 @@ cdef int set_options(Problem* problem, object mode, object stride, object paddin
     shape.p_step = shape.q_step = shape.r_step = shape.s_step = shape.G = 1
     problem.top = problem.bottom = problem.left = problem.right = 0
     problem.mode = problem.pad_mode = 0
-    shape.channels_last = shape.gathered = shape.unpacked = False
+    shape.channels_last = shape.gathered = shape.unpacked = shape.separable = False
     if not (mode is VALID or isinstance(mode, str) and mode in MODES):
         raise ValueError(f"mode is {mode!r}; expected 'valid', 'same' or 'full'")
     if mode is not VALID:

@@ -21,10 +21,12 @@ cdef enum:
 
 include "vector.pxi"
 include "stage.pxi"
+include "subnormal.pxi"
 include "pixel_lanes.pxi"
 include "filter_lanes.pxi"
 include "matrix.pxi"
 include "group_lanes.pxi"
 include "winograd.pxi"
+include "separable.pxi"
 include "products.pxi"
 include "table.pxi"

@@ -22,7 +22,8 @@ cdef enum:
     GROUPS = 3
     DIRECT = 4              # so many of them
     WINOGRAD = 4
-    KERNELS = 5
+    SEPARABLE = 5
+    KERNELS = 6
 
 cdef struct Shape:
     DType dtype
@@ -35,6 +36,7 @@ cdef struct Shape:
     dim r_step, s_step      # rows and columns of x from one of a filter to the next (dilation)
     bint gathered           # rows of x can't be read where they stand: they are padded, or their columns lie apart
     bint unpacked           # instead of packed weights the kernel gets Weights, and packs them as it goes
+    bint separable          # every channel of every filter is a column times a row, as far as the error bound goes
     bint channels_last      # y is N x P x Q x K, and not N x K x P x Q; C-contiguous either way
 
 # What values of x are, where an item of PAIRS is made of two.
@@ -108,6 +110,11 @@ cdef struct Products:
 
 cdef struct KernelTable:
     Kernel kernels[KERNELS]
+    bint (*is_separable)(const Shape* shape, const Weights* w) noexcept nogil
+    # Images with subnormal numbers, which are computed from a multiple of them: see subnormal.pxi.
+    bint (*has_subnormals)(const Shape* shape, const Image* x) noexcept nogil
+    int (*scale_image)(const Shape* shape, Image* x, char* to) noexcept nogil
+    bint (*unscale_result)(const Shape* shape, char* y, int exponent, const char* bias) noexcept nogil
     Products products
 
 

@@ -14,11 +14,6 @@ cdef enum:
     MOST_TILES = 6          # whose sums wait until all planes are done
     PLANE_SUMS = MOST_SUMS * MOST_TILES
 
-ctypedef fused real:
-    float
-    double
-
-
 cdef inline void split_values(const real* spectrum, dim count, real* to, dim pitch, real sign) noexcept nogil:
     """So many values of a spectrum into vectors of its three planes."""
     cdef dim i

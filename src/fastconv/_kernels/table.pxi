@@ -17,6 +17,12 @@ table.kernels[GROUPS] = Kernel(group_cost, direct_pack_cost, group_packed_bytes,
                                group_workspace_bytes, group_tasks, group_run)
 table.kernels[WINOGRAD] = Kernel(winograd_cost, winograd_pack_cost, winograd_packed_bytes, winograd_pack,
                                  NULL, winograd_trusted, winograd_workspace_bytes, winograd_tasks, winograd_run)
+table.kernels[SEPARABLE] = Kernel(separable_cost, separable_pack_cost, separable_packed_bytes, separable_pack,
+                                  NULL, NULL, separable_workspace_bytes, separable_tasks, separable_run)
+table.is_separable = is_separable
+table.has_subnormals = has_subnormals
+table.scale_image = scale_image
+table.unscale_result = unscale_result
 table.products.vector = VECTOR_BYTES
 table.products.cycles = 1.0 / ISSUE
 table.products.gather_row = gather_row

@@ -223,6 +223,10 @@ cdef inline dim itemsize(const vec* pointer) noexcept nogil:
         return 8
 
 
+cdef inline double value_at(const char* address, dim item) noexcept nogil:
+    return (<const float*> address)[0] if item == 4 else (<const double*> address)[0]
+
+
 cdef inline void copy_scalar(char* to, const char* value, dim item) noexcept nogil:
     """One value of `item` bytes."""
     if item == 4:

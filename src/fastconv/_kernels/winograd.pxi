@@ -41,10 +41,6 @@ cdef enum:
     WINOGRAD_BYTES = 384 * 1024     # of a block's V, about
 
 
-cdef inline double value_at(const char* address, dim item) noexcept nogil:
-    return (<const float*> address)[0] if item == 4 else (<const double*> address)[0]
-
-
 # The transforms, of six vectors along one axis. Constants are of the vector's own dtype, or the product wouldn't be.
 
 cdef inline lane plus(lane acc, double factor, lane b) noexcept nogil:

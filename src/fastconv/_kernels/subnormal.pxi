@@ -1,0 +1,225 @@
+# Subnormal numbers, the smallest there are. To multiply by one takes the processor a hundred cycles or more, and
+# nothing may be flushed to zero. So an image that holds some is computed from a copy that is multiplied by a power of
+# two, and its result divided by that again, both exactly but where the result is subnormal itself: then it is rounded
+# once more.
+#
+# Neither step multiplies by a subnormal number, or to one. As an integer its bits count the smallest of them; written
+# behind the leading bit of 2^23 (in double precision 2^52) they are that number and the count, and back again.
+
+from libc.math cimport frexp, ldexp
+
+cdef enum:
+    LOOKED_AT = 16 * 1024       # values of an image, about, to find subnormal ones among
+
+ctypedef fused real:
+    float
+    double
+
+ctypedef fused bits:
+    unsigned int
+    unsigned long long
+
+cdef struct Format:
+    # What is known of a floating-point format.
+    int digits                  # behind the leading bit
+    int least                   # exponent of the smallest normal number
+    int target, most            # the exponent that the largest value of a copy has, and the largest of a factor
+
+
+cdef inline Format format_of(const Shape* shape) noexcept nogil:
+    # With the largest values at the fourth root of the range, neither products with ordinary weights nor sums leave it.
+    if shape.item == 4:
+        return Format(23, -126, 60, 120)
+    return Format(52, -1022, 500, 1000)
+
+
+cdef inline bits bits_at(const char* address, bits like) noexcept nogil:
+    cdef bits value
+    memcpy(&value, address, sizeof(bits))
+    return value
+
+
+cdef inline bits magnitude(bits value) noexcept nogil:
+    return value << 1 >> 1
+
+
+cdef inline bint row_has_subnormals(const char* row, dim step, dim count, int digits, bits like) noexcept nogil:
+    cdef bits least = (<bits> 2 << digits) - 1
+    cdef bint found = False
+    cdef dim i
+    # Without its sign and less one, a zero is the largest of all.
+    if step == sizeof(bits):    # vectorised
+        for i in range(count):
+            found |= (bits_at(row + i * sizeof(bits), like) << 1) - 1 < least
+    else:
+        for i in range(count):
+            found |= (bits_at(row + i * step, like) << 1) - 1 < least
+    return found
+
+
+cdef bint has_subnormals(const Shape* shape, const Image* x) noexcept nogil:
+    """Whether some rows of an image, spread over all of it, hold any: so few that they are missed don't cost much."""
+    cdef Format format = format_of(shape)
+    cdef dim rows = shape.G * shape.C * shape.H
+    cdef dim i = 0, c
+    cdef const char* row
+    while i < rows:
+        c = i // shape.H
+        row = x.data + c * x.c + (i - c * shape.H) * x.h
+        if shape.item == 4:
+            if row_has_subnormals(row, x.w, shape.W, format.digits, <unsigned int> 0):
+                return True
+        elif row_has_subnormals(row, x.w, shape.W, format.digits, <unsigned long long> 0):
+            return True
+        i += rows * shape.W // LOOKED_AT + 1
+    return False
+
+
+cdef inline double largest_magnitude(const Shape* shape, const Image* x, real zero, bits like) noexcept nogil:
+    """Of an image and its pad value; not finite where one of them isn't."""
+    cdef bits most = magnitude(bits_at(&x.pad[0], like)) if x.rows != NULL else 0
+    cdef dim c, h, i
+    cdef const char* row
+    for c in range(shape.G * shape.C):
+        for h in range(shape.H):
+            row = x.data + c * x.c + h * x.h
+            if x.w == sizeof(bits):     # vectorised
+                for i in range(shape.W):
+                    most = max(most, magnitude(bits_at(row + i * sizeof(bits), like)))
+            else:
+                for i in range(shape.W):
+                    most = max(most, magnitude(bits_at(row + i * x.w, like)))
+    memcpy(&zero, &most, sizeof(real))
+    return zero
+
+
+cdef inline void scale_values(const char* row, dim step, dim count, const Format* format, int exponent, char* to,
+                              real like, bits zero) noexcept nogil:
+    """Values times 2^exponent, side by side. `like` and `zero` are zeros."""
+    cdef bits least = <bits> 1 << format.digits
+    cdef real unit = <real> ldexp(1, format.digits)
+    cdef real small = <real> ldexp(1, exponent + format.least - format.digits)
+    cdef real large = <real> ldexp(1, exponent)
+    cdef real result
+    cdef bits whole, value, sign
+    cdef bint subnormal
+    cdef dim i
+    memcpy(&whole, &unit, sizeof(real))
+    for i in range(count):
+        value = bits_at(row + i * step, zero)
+        sign = value ^ magnitude(value)
+        value ^= sign
+        # Operands are chosen, not results: so nothing is multiplied that shouldn't be, and the loop is vectorised.
+        subnormal = value < least
+        value |= whole if subnormal else zero
+        memcpy(&result, &value, sizeof(real))
+        result = (result - (unit if subnormal else like)) * (small if subnormal else large)
+        memcpy(&value, &result, sizeof(real))
+        value |= sign
+        memcpy(to + i * sizeof(real), &value, sizeof(real))
+
+
+cdef int scale_image(const Shape* shape, Image* x, char* to) noexcept nogil:
+    """A copy of an image, (G C, H, W), that is multiplied by 2 to the power that is returned; x becomes the copy.
+
+    0, with nothing done, where there is no good one: some value is too large, or not finite.
+    """
+    cdef Format format = format_of(shape)
+    cdef double most
+    cdef int exponent
+    cdef dim c, h
+    cdef dim pitch = shape.W * shape.item
+    if shape.item == 4:
+        most = largest_magnitude(shape, x, <float> 0, <unsigned int> 0)
+    else:
+        most = largest_magnitude(shape, x, <double> 0, <unsigned long long> 0)
+    if not isfinite(most):
+        return 0
+    frexp(most, &exponent)
+    exponent = min(format.target - exponent, format.most)
+    if exponent <= format.digits:
+        return 0
+    for c in range(shape.G * shape.C):
+        for h in range(shape.H):
+            scale_any(shape, x.data + c * x.c + h * x.h, x.w, shape.W, &format, exponent,
+                      to + (c * shape.H + h) * pitch)
+    scale_any(shape, &x.pad[0], shape.item, 1, &format, exponent, &x.pad[0])
+    x.data = to
+    x.w, x.h, x.c = shape.item, pitch, shape.H * pitch
+    return exponent
+
+
+cdef inline void scale_any(const Shape* shape, const char* row, dim step, dim count, const Format* format,
+                           int exponent, char* to) noexcept nogil:
+    if shape.item == 4:
+        if step == 4:
+            scale_values(row, 4, count, format, exponent, to, <float> 0, <unsigned int> 0)
+        else:
+            scale_values(row, step, count, format, exponent, to, <float> 0, <unsigned int> 0)
+    elif step == 8:
+        scale_values(row, 8, count, format, exponent, to, <double> 0, <unsigned long long> 0)
+    else:
+        scale_values(row, step, count, format, exponent, to, <double> 0, <unsigned long long> 0)
+
+
+cdef inline bits unscale_values(char* y, dim count, const Format* format, int exponent, const char* bias,
+                                dim bias_step, real like, bits zero) noexcept nogil:
+    """Values divided by 2^exponent, and biases added; returns the largest of the magnitudes that they had.
+
+    `like` and `zero` are zeros.
+    """
+    cdef bits most = zero
+    cdef bint subnormal
+    cdef real unit = <real> ldexp(1, format.digits)
+    cdef real small = <real> ldexp(1, format.digits - format.least - exponent)
+    cdef real large = <real> ldexp(1, -exponent)
+    cdef real limit = <real> ldexp(1, format.least + exponent)
+    cdef real result, addend
+    cdef bits whole, least, value, sign
+    cdef dim i
+    memcpy(&whole, &unit, sizeof(real))
+    memcpy(&least, &limit, sizeof(real))
+    for i in range(count):
+        value = bits_at(y + i * sizeof(real), most)
+        sign = value ^ magnitude(value)
+        value ^= sign
+        most = max(most, value)
+        subnormal = value < least
+        memcpy(&result, &value, sizeof(real))
+        result = result * (small if subnormal else large) + (unit if subnormal else like)
+        memcpy(&value, &result, sizeof(real))
+        value -= whole if subnormal else zero
+        value |= sign
+        memcpy(y + i * sizeof(real), &value, sizeof(real))
+    if bias != NULL:
+        for i in range(count):
+            memcpy(&result, y + i * sizeof(real), sizeof(real))
+            memcpy(&addend, bias + i * bias_step, sizeof(real))
+            result += addend
+            memcpy(y + i * sizeof(real), &result, sizeof(real))
+    return most
+
+
+cdef bint unscale_result(const Shape* shape, char* y, int exponent, const char* bias) noexcept nogil:
+    """Divide an image's result by 2^exponent and add its biases, if any; whether no sum was too large for that."""
+    cdef Format format = format_of(shape)
+    cdef dim filters = shape.G * shape.K
+    cdef dim pixels = shape.P * shape.Q
+    cdef dim rows = pixels if shape.channels_last else filters
+    cdef dim count = filters if shape.channels_last else pixels
+    cdef dim bias_row = 0 if shape.channels_last or bias == NULL else shape.item
+    cdef dim bias_step = shape.item if shape.channels_last else 0
+    cdef unsigned int most32 = 0
+    cdef unsigned long long most64 = 0
+    cdef dim i
+    for i in range(rows):
+        if shape.item == 4:
+            most32 = max(most32, unscale_values(y, count, &format, exponent, bias, bias_step, <float> 0,
+                                                <unsigned int> 0))
+        else:
+            most64 = max(most64, unscale_values(y, count, &format, exponent, bias, bias_step, <double> 0,
+                                                <unsigned long long> 0))
+        y += count * shape.item
+        bias += bias_row
+    # What isn't finite has all bits of its exponent set.
+    return most32 < 0x7f800000 and most64 < <unsigned long long> 0x7ff << 52

@@ -1,0 +1,156 @@
+"""Subnormal numbers, in images and in results: exact where they were, and computed from multiples of them."""
+
+import numpy as np
+import oracle
+import pytest
+from cases import METHODS, same_bits
+
+import fastconv
+
+METHODS = (*METHODS, "winograd", "separable", "fft")
+RNG = np.random.default_rng
+
+
+def least(dtype):
+    return float(np.finfo(dtype).smallest_subnormal)
+
+
+def integers(rng, sizes, dtype, most=9):
+    """Small multiples of the smallest number."""
+    return (rng.integers(-most, most + 1, sizes) * least(dtype)).astype(dtype)
+
+
+def weights(rng, sizes, dtype, method):
+    """Small integers; for "separable" of rank 1."""
+    if method == "separable":
+        columns, rows = rng.integers(1, 3, (*sizes[:2], sizes[2], 1)), rng.integers(0, 3, (*sizes[:2], 1, sizes[3]))
+        return (columns * 2**rows).astype(dtype)
+    return rng.integers(-3, 4, sizes).astype(dtype)
+
+
+def can(w, x_shape, method, **options):
+    try:
+        fastconv.Plan(w, x_shape, method=method, **options)
+    except (ValueError, ImportError):
+        return False
+    return True
+
+
+OPTIONS = ({}, {"padding": 1}, {"groups": 2}, {"stride": 2, "padding": 2, "pad_mode": "reflect"}, {"layout": "NHWC"})
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("method", METHODS)
+def test_sums_that_are_exact_stay_so(method, options, dtype):
+    """Integers, times the smallest number there is, on images that are large enough to be looked at."""
+    rng = RNG(0)
+    groups = options.get("groups", 1)
+    x = integers(rng, (3, groups * 8, 40, 44), dtype)
+    x[1] = rng.integers(-9, 10, x[1].shape)
+    for R, S in ((1, 1), (3, 3), (5, 5)):
+        w = weights(rng, (groups * 6, 8, R, S), dtype, method)
+        image = np.ascontiguousarray(np.moveaxis(x, 1, -1)) if "layout" in options else x
+        if not can(w, image.shape, method, **options):
+            continue
+        plain = {name: value for name, value in options.items() if name != "layout"}
+        exact, bound = oracle.correlate(x, w, **plain)
+        y = fastconv.correlate(image, w, method=method, **options)
+        y = np.moveaxis(y, -1, 1) if "layout" in options else y
+        if method.startswith("direct"):
+            assert np.array_equal(y[[0, 2]], exact[[0, 2]])
+        for n in range(3):
+            # What is subnormal is rounded to a multiple of the smallest number.
+            assert (abs(y[n] - exact[n]) <= bound[n].max() + least(dtype)).all()
+        for n in range(3):
+            assert same_bits(fastconv.correlate(image[n], w, method=method, **options).copy(),
+                             np.ascontiguousarray(np.moveaxis(y, 1, -1) if "layout" in options else y)[n])
+
+
+@pytest.mark.parametrize("method", ["auto", *METHODS])
+def test_biases_of_another_order(method, dtype):
+    """Added to sums that are too small for them, or of their own size."""
+    rng = RNG(1)
+    x = integers(rng, (2, 8, 40, 44), dtype)
+    w = weights(rng, (20, 8, 5, 5), dtype, method)
+    bias = rng.standard_normal(20).astype(dtype)
+    bias[::2] = integers(rng, 10, dtype, 1000)
+    if not can(w, x.shape, method):
+        pytest.skip("not for these")
+    exact, bound = oracle.correlate(x, w, bias)
+    for layout in ("NCHW", "NHWC"):
+        image = np.ascontiguousarray(np.moveaxis(x, 1, -1)) if layout == "NHWC" else x
+        if not can(w, image.shape, method, layout=layout):
+            continue
+        plan = fastconv.Plan(w, image.shape, method=method, bias=bias, layout=layout)
+        y = plan(image)
+        assert same_bits(y, fastconv.correlate(image, w, method=method, bias=bias, layout=layout)) or method == "auto"
+        y = np.moveaxis(y, -1, 1) if layout == "NHWC" else y
+        assert (abs(y - exact) <= bound + least(dtype)).all()
+
+
+def test_a_plan_keeps_its_own_weights_and_biases(dtype):
+    """Those that it may come back to."""
+    rng = RNG(2)
+    x, w, bias = integers(rng, (8, 40, 44), dtype), weights(rng, (5, 8, 3, 3), dtype, ""), np.ones(5, dtype)
+    plan = fastconv.Plan(w, x.shape, bias=bias)
+    y = plan(x)
+    w[...] = bias[...] = 0
+    assert same_bits(plan(x), y)
+    assert (abs(y - 1) <= least(dtype) * 10_000).all()
+
+
+@pytest.mark.parametrize("largest", [1.0, 1e-20, 1e20])
+def test_subnormal_among_others(largest, dtype):
+    """The bound is of each element: where a window sees nothing else, they count."""
+    rng = RNG(3)
+    x = integers(rng, (1, 2, 60, 70), dtype, 1 << 20)
+    x[:, :, 20:30, :35] = largest * rng.standard_normal((1, 2, 10, 35))
+    w = rng.standard_normal((3, 2, 3, 3)).astype(dtype)
+    exact, bound = oracle.correlate(x, w)
+    for method in ("direct-pixels", "direct-filters"):
+        y = fastconv.correlate(x, w, method=method)
+        assert (abs(y - exact) <= bound + 18 * least(dtype)).all()
+
+
+@pytest.mark.parametrize("other", [np.inf, np.nan, "max"])
+def test_images_that_no_factor_suits(other, dtype):
+    """They are computed as they are."""
+    x = integers(RNG(4), (1, 2, 60, 70), dtype)
+    x[0, 0, 30, 30] = np.finfo(dtype).max / 4 if other == "max" else other
+    w = np.ones((3, 2, 3, 3), dtype)
+    y = fastconv.correlate(x, w, method="direct")
+    with np.errstate(invalid="ignore"):
+        exact, bound = oracle.correlate(x, w)
+        seen = np.isfinite(exact)
+        assert np.array_equal(np.isfinite(y), seen)
+        assert (abs(y - exact)[seen] <= bound[seen]).all()
+
+
+def test_sums_that_leave_the_range_of_the_multiple(dtype):
+    """Though the result itself doesn't: then it is computed again."""
+    info = np.finfo(dtype)
+    x = integers(RNG(5), (1, 2, 60, 70), dtype)
+    x[0, 0, 30, 30] = 1
+    w = np.full((3, 2, 3, 3), float(info.max) / 32, dtype)
+    exact, bound = oracle.correlate(x, w)
+    y = fastconv.correlate(x, w, method="direct")
+    assert np.isfinite(y).all()
+    assert oracle.within(y, exact, bound + 18 * least(dtype))
+
+
+@pytest.mark.parametrize("pad_value", [1.0, 1e-40, -3.0])
+def test_padding_is_multiplied_too(pad_value, dtype):
+    x, w = integers(RNG(6), (1, 2, 60, 70), dtype), weights(RNG(7), (3, 2, 3, 3), dtype, "")
+    exact, bound = oracle.correlate(x, w, padding=2, pad_value=pad_value)
+    y = fastconv.correlate(x, w, padding=2, pad_value=pad_value, method="direct")
+    assert (abs(y - exact) <= bound + 18 * least(dtype)).all()
+
+
+def test_strides_of_images(dtype):
+    x, w = integers(RNG(8), (2, 120, 140), dtype), weights(RNG(9), (3, 2, 3, 3), dtype, "")
+    y = fastconv.correlate(np.ascontiguousarray(x[:, ::-2, ::2]), w)
+    assert same_bits(fastconv.correlate(x[:, ::-2, ::2], w), y)
+    assert same_bits(fastconv.correlate(np.asfortranarray(x[:, ::-2, ::2]), w), y)
+    assert same_bits(fastconv.correlate(x[:, ::-2, ::2].astype(x.dtype.newbyteorder()), w), y)
+    for workers in (2, 5):
+        assert same_bits(fastconv.correlate(x[:, ::-2, ::2], w, workers=workers), y)
