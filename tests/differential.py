@@ -64,6 +64,7 @@ class Case(NamedTuple):
     method: str
     memory: str
     workers: int
+    kind: str
     seed: int
 
     @property
@@ -77,6 +78,9 @@ class Case(NamedTuple):
 
 
 LIMITED = tuple(method for method in _plan.METHODS if method != "direct-filters")  # which don't compute every problem
+
+
+KINDS = ("columns by rows", "subnormal")  # of filters and of images, in floating point
 
 
 def draw(pick, most_work=MOST_WORK):
@@ -106,6 +110,8 @@ def draw(pick, most_work=MOST_WORK):
     x_dtype = pick(DTYPES)
     others = DTYPES[:2] if x_dtype == "bfloat16" else [other for other in DTYPES if other != "bfloat16"]
     w_dtype = pick((x_dtype, x_dtype, pick(others)))
+    if "float16" in {x_dtype, w_dtype} and {x_dtype, w_dtype} & {"uint8", "int8"}:
+        w_dtype = x_dtype  # it overflows for sums with integers of 8 bits
     result = np.result_type(np.dtype(x_dtype), np.dtype(w_dtype))
     # float16 overflows for the products of integers of 8 bits.
     wider = [wide for wide in DTYPES if np.can_cast(result, np.dtype(wide)) and wide != "float16"]
@@ -114,7 +120,7 @@ def draw(pick, most_work=MOST_WORK):
         pick(("correlate", "convolve")), N, groups, C, H, W, K, R, S, mode, stride, padding, dilation, pad_mode,
         pick((0, 0, 1, -3, 2.5)) if pad_mode == "constant" else 0, pick(("NCHW", "NCHW", "NHWC")),
         x_dtype, w_dtype, dtype, pick((False, True)), pick(("auto", "direct-filters", *LIMITED)),
-        pick(tuple(memory.LAYOUTS)), pick((1, 2, 3, 5)), pick(range(1000)),
+        pick(tuple(memory.LAYOUTS)), pick((1, 2, 3, 5)), pick(("any", "any", "any", "any", *KINDS)), pick(range(1000)),
     )  # fmt: skip
 
 
@@ -136,6 +142,10 @@ def arrays(case):
     rng = np.random.default_rng(case.seed)
     x = values(rng, (case.N, case.groups * case.C, case.H, case.W), case.x_dtype)
     w = values(rng, (case.groups * case.K, case.C, case.R, case.S), case.w_dtype)
+    if case.kind == "columns by rows" and w.dtype.kind == "f":
+        w = (w[..., :1] * w[..., :1, :]).astype(w.dtype)
+    if case.kind == "subnormal" and x.dtype.char in "fdFD":
+        x *= 10 * np.finfo(x.dtype).tiny
     return x, w, values(rng, case.groups * case.K, case.result) if case.bias else None
 
 
@@ -230,6 +240,9 @@ def check(case):
     exact, bound = getattr(oracle, case.operation)(x, w, bias, **case.geometry, dtype=case.result)
     if not plan.method.startswith("direct"):
         bound = oracle.largest(bound)
+    if case.kind == "subnormal" and case.result.char in "fdFD":  # each term may underflow
+        each = 4 * float(np.finfo(case.result).smallest_subnormal)
+        bound = bound + case.C * case.R * case.S * (each * (1 + 1j) if case.result.kind == "c" else each)
     assert y.shape == exact.shape, f"the result has shape {y.shape}, the oracle's {exact.shape}"
     assert oracle.within(y, exact, bound), "not within the oracle's bound"
     compared = ["oracle"]

@@ -112,6 +112,27 @@ def test_short_integers_in_wider_sums(x_dtype, w_dtype, channels):
             assert same_bits(np.moveaxis(fastconv.correlate(last, w, layout="NHWC", **options), -1, 1).copy(), y)
 
 
+def test_booleans_are_one_whatever_their_bytes():
+    x, w = np.full((2, 5, 6), 2, np.uint8).view(bool), np.ones((1, 2, 2, 2), bool)
+    assert (fastconv.correlate(x, w, dtype="int32") == 8).all()
+
+
+def test_short_integers_keep_their_sizes_in_what_is_said_of_them():
+    x, w = np.ones((3, 8, 8), np.int8), np.ones((2, 3, 3, 3), np.int8)
+    with pytest.raises(ValueError, match="filters of 3 x 3 x 3"):
+        fastconv.correlate(x, w, method="winograd")
+    plan = fastconv.Plan(w, x.shape, dtype="int32")
+    assert "images of more than 16 bits" in plan.explain()
+
+
+@pytest.mark.parametrize("method", ["direct-pixels", "auto"])
+def test_rows_of_many_short_channels_are_staged_in_strips(method):
+    rng = np.random.default_rng(0)
+    x, w = values(rng, (1, 256, 12, 700), "int16"), values(rng, (2, 256, 3, 3), "int8")
+    exact, _ = oracle.correlate(x, w, dtype="int32", padding=1)
+    assert np.array_equal(fastconv.correlate(x, w, dtype="int32", padding=1, method=method), exact)
+
+
 def test_channels_of_short_integers_are_flipped_before_they_are_paired():
     x, w, _ = arrays("int8")
     wide = fastconv.convolve(x.astype(int), w.astype(int), flip_channels=True)

@@ -7,7 +7,7 @@ from numpy cimport ndarray
 
 from fastconv import _complex, _kernels
 
-from fastconv._kernels.kernel cimport dim, Image, PAIRS, Shape, Weights
+from fastconv._kernels.kernel cimport dim, Image, is_float, PAIRS, Shape, Weights
 from fastconv._plan cimport (
     execute, explanation, measured_times, method_name, packed_bytes, predictions, prepare, Recipe, release, Small,
     workspace_bytes,
@@ -173,7 +173,8 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
         Whether the channels of x and of the result are their third axis from last, or their last. Of w they are the
         second of four in both.
     bias : array_like, (K,), optional
-        What each filter's sum begins with. Cast to the result's dtype.
+        What each filter's sum begins with, or ends with where an image holds subnormal numbers. Cast to the result's
+        dtype.
     out : ndarray, optional
         Where the result goes: of its shape and dtype, C-contiguous, and apart from the inputs in memory.
     dtype : dtype, optional
@@ -181,8 +182,8 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
         and filters of int8 have int16 sums, which wrap; ``dtype="int32"`` is what one wants of them.
     method : {"auto", "direct", "direct-pixels", "direct-filters", "direct-matrix", "direct-groups", "winograd", \
 "separable", "fft"}
-        How to compute. "auto" takes the method predicted to be fastest for one image's sizes. "direct" sums the
-        terms in order, along vectors of pixels, of filters or of groups, or for 1 x 1 filters as a product of
+        How to compute. "auto" takes the method predicted to be fastest for one image's sizes and the weights. "direct"
+        sums the terms in order, along vectors of pixels, of filters or of groups, or for 1 x 1 filters as a product of
         matrices; it takes the fastest of these. "winograd" saves three quarters of the multiplications of 3 x 3
         filters [2]_ and two thirds of those of 5 x 5, without stride and dilation, from 144 terms on. "separable"
         sums along columns and then along rows, where each filter is the product of a column and a row, as Gaussians and
@@ -320,7 +321,8 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
     Attributes
     ----------
     method : str
-        The method that was chosen.
+        The method that was chosen. A plan of integers of up to 16 bits with sums of 32 has another one for images that
+        are wider, of which `explain` tells.
     predicted : dict of str to float
         For each method that can compute the problem, the fastest first, cycles of one core for one image, by which
         "auto" chooses.
@@ -336,7 +338,7 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
         Multiplications and additions of the sum for images of x_shape, whatever the method does with them.
     workspace_bytes : int
         Scratch memory that a call with one worker takes; several take no more each. An image with subnormal numbers
-        is copied besides.
+        is copied besides, and where there are biases, weights are packed again.
     packed_bytes : int
         Memory that the plan keeps for the weights.
 
@@ -410,11 +412,12 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
                 pad_mode=pad_mode, pad_value=pad_value, layout=layout_of(problem), bias=bias_array, method=method,
                 workers=workers,
             )
-        if bias_array is not None:      # then weights may be asked for again
+        keep = bias_array is not None and is_float(&problem.shape)      # weights may be asked for again
+        if keep:
             w_array, bias_array = w_array.copy(), bias_array.copy()
             weights.bias = cnp.PyArray_BYTES(bias_array)
         w_array = read_weights(problem, w_array, reverse, flip_channels, &weights)
-        self.kept = () if bias_array is None else (w_array, bias_array)
+        self.kept = (w_array, bias_array) if keep else ()
         self.measured = {}
         if isinstance(method, str) and method == "measure":
             self.measured = self.measure(&weights)
@@ -455,7 +458,8 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
         """
         if self.real is not None:
             return f"{self!r}\ncomputes as\n{self.real.explain()}"
-        return f"{self!r}\n{explanation(&self.recipe.problem.shape, self.measured)}"
+        text = f"{self!r}\n{explanation(&self.recipe.problem.shape, self.measured)}"
+        return text if self.wide is None else f"{text}\nand images of more than 16 bits by\n{self.wide.explain()}"
 
     def __dealloc__(self):
         release(&self.recipe)

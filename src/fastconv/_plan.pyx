@@ -102,7 +102,7 @@ cdef str limit(int method, const Shape* shape):
     return "its rounding might not keep the error bound"
 
 
-cdef int check_method(int method, const Shape* shape) except -1:
+cdef int check_method(int method, const Shape* shape, dim channels) except -1:
     """Raise where a method that is asked for can't run."""
     if method == FFT and is_float(shape):
         if not available():
@@ -110,17 +110,18 @@ cdef int check_method(int method, const Shape* shape) except -1:
     elif method == FFT or table.kernels[method].cost(shape) == INFINITY:
         raise ValueError(
             f"method is {METHODS[method]!r}, which can't compute outputs of {shape.P} x {shape.Q} with filters of"
-            f" {shape.C} x {shape.R} x {shape.S}: {limit(method, shape)}"
+            f" {channels} x {shape.R} x {shape.S}: {limit(method, shape)}"
         )
     return 0
 
 
-cdef int choose_method(object method, const Shape* shape, bint once) except -1:
+cdef int choose_method(object method, const Problem* problem, bint once) except -1:
     """The number of the method that is asked for; of several, the one with the least predicted time.
 
-    A function of one image's sizes and the instruction set alone, so that the same method runs, and gives the same
-    bits, for any number of images or workers.
+    A function of one image's sizes, the weights and the instruction set alone, so that the same method runs, and gives
+    the same bits, for any number of images or workers.
     """
+    cdef const Shape* shape = &problem.shape
     cdef int number, best = PIXELS
     cdef double cycles, least = INFINITY
     if not isinstance(method, str) or method not in CHOICES:
@@ -129,7 +130,7 @@ cdef int choose_method(object method, const Shape* shape, bint once) except -1:
         )
     if method != "auto" and method != "direct":
         number = METHODS.index(method)
-        check_method(number, shape)
+        check_method(number, shape, problem.channels)
         return number
     for number in range(KERNELS if method == "auto" else DIRECT):
         cycles = cost(number, shape, once)
@@ -155,7 +156,7 @@ cdef dict measured_times(Recipe* recipe, const Weights* weights, Image* x, char*
     Each gets MEASURED seconds, or one call where that shows it to be far behind.
     """
     times = {}
-    look_at_weights(recipe, None, weights)
+    look_at_weights(recipe, None, False, weights)
     for method in predictions(&recipe.problem.shape):
         prepare(recipe, method, weights, NULL)
         try:
@@ -217,16 +218,16 @@ cdef char* small_memory(Small* small, dim size):
     return small.bytes + (-<size_t> small.bytes) % 64
 
 
-cdef void look_at_weights(Recipe* recipe, object method, const Weights* weights):
+cdef void look_at_weights(Recipe* recipe, object method, bint once, const Weights* weights):
     """Find what of the weights themselves the choice of a method depends on, where it could be chosen."""
     cdef Shape* shape = &recipe.problem.shape
     cdef double least = INFINITY
     cdef int number
     shape.separable = True
-    if cost(SEPARABLE, shape, False) < INFINITY and method != "separable":
+    if cost(SEPARABLE, shape, once) < INFINITY and method != "separable":
         for number in range(DIRECT):
-            least = min(least, cost(number, shape, False))
-    shape.separable = cost(SEPARABLE, shape, False) < LOOKED_FOR * least and table.is_separable(shape, weights)
+            least = min(least, cost(number, shape, once))
+    shape.separable = cost(SEPARABLE, shape, once) < LOOKED_FOR * least and table.is_separable(shape, weights)
 
 
 cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* small) except -1:
@@ -243,8 +244,8 @@ cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* s
     recipe.columns = NULL
     recipe.spectra = NULL
     recipe.weights = weights[0]
-    look_at_weights(recipe, method, weights)
-    recipe.method = choose_method(method, shape, small != NULL)
+    look_at_weights(recipe, method, small != NULL, weights)
+    recipe.method = choose_method(method, &recipe.problem, small != NULL)
     if recipe.method == FFT:
         spectra = transformed(table, shape, weights)
         if spectra is not None:
@@ -252,7 +253,7 @@ cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* s
             recipe.spectra = <PyObject*> spectra
             Py_INCREF(spectra)
             return map_padding(recipe)
-        recipe.method = choose_method("direct", shape, small != NULL)
+        recipe.method = choose_method("direct", &recipe.problem, small != NULL)
     recipe.kernel = &table.kernels[recipe.method]
     recipe.direct = &table.kernels[FILTERS]
     recipe.cycles = recipe.kernel.cost(shape)
@@ -394,8 +395,9 @@ cdef int execute_scaled(const Recipe* recipe, const Image* x, char* y, object wo
     cdef const Shape* shape = &recipe.problem.shape
     cdef Image image = x[0]
     cdef int exponent
-    cdef char* copy = allocate(shape.G * shape.C * shape.H * shape.W * shape.item, "a multiple of an image")
+    cdef char* copy = NULL
     try:
+        copy = allocate(shape.G * shape.C * shape.H * shape.W * shape.item, "a multiple of an image")
         with nogil:
             exponent = table.scale_image(shape, &image, copy)
         if exponent == 0:
@@ -404,6 +406,8 @@ cdef int execute_scaled(const Recipe* recipe, const Image* x, char* y, object wo
             execute_trusted(recipe, &image, y, workers)
         else:
             execute_unbiased(recipe, &image, y, workers)
+    except MemoryError:     # there may be enough to do without
+        return False
     finally:
         free(copy)
     with nogil:
@@ -416,10 +420,11 @@ cdef int execute_unbiased(const Recipe* recipe, Image* x, char* y, object worker
     cdef Recipe plain = recipe[0]
     cdef Weights weights = recipe.weights
     cdef Small small
+    method = METHODS[recipe.method] if recipe.method < DIRECT else "auto"
     weights.bias = NULL
     plain.problem.shape.unpacked = False
     try:
-        prepare(&plain, METHODS[recipe.method] if recipe.method < DIRECT else "auto", &weights, &small)
+        prepare(&plain, method, &weights, &small)
         x.rows, x.columns = plain.rows, plain.columns
         execute_trusted(&plain, x, y, workers)
     finally:

@@ -18,6 +18,10 @@ from fastconv._kernels.kernel cimport (
 
 cnp.import_array()
 
+cdef enum:
+    LINE = 64               # bytes of a cache line
+    ALIGNED = 1 << 16       # bytes of a result from which on it is worth a view to let it begin with one
+
 cdef dim MOST_BYTES = 1 << 62  # larger than any memory, and far from where a product would wrap
 MODES = ("valid", "same", "full")
 PAD_MODES = ("constant", "reflect", "symmetric", "edge", "wrap")
@@ -229,6 +233,7 @@ cdef int pair_channels(Problem* problem, ndarray x, ndarray w) except -1:
     """
     cdef Shape* shape = &problem.shape
     cdef int pad
+    cdef unsigned int both
     memcpy(&pad, problem.pad, sizeof(int))
     if shape.dtype != INT32 or shape.G > 1:
         return 0
@@ -239,8 +244,8 @@ cdef int pair_channels(Problem* problem, ndarray x, ndarray w) except -1:
     shape.dtype = PAIRS
     shape.C = ceil_div(shape.C, 2)
     shape.gathered = True
-    pad = (pad & 0xffff) * 0x10001
-    memcpy(problem.pad, &pad, sizeof(int))
+    both = (<unsigned int> pad & 0xffff) * 0x10001
+    memcpy(problem.pad, &both, sizeof(int))
     return 0
 
 
@@ -529,12 +534,12 @@ cdef ndarray read_image(const Problem* problem, ndarray x, Image* image):
 
 
 cdef ndarray read_narrow(ndarray x, Image* image):
-    """x as values of 8 or 16 bits, copied where its dtype has others or its values can't be read as they stand."""
+    """x as integers of 8 or 16 bits, copied where it has others, or booleans, or can't be read as it stands."""
     cdef int typenum = cnp.PyArray_TYPE(x)
     image.narrow = SHORTS
     if typenum == cnp.NPY_BYTE:
         image.narrow = BYTES
-    elif typenum == cnp.NPY_UBYTE or typenum == cnp.NPY_BOOL:
+    elif typenum == cnp.NPY_UBYTE:
         image.narrow = UNSIGNED_BYTES
     elif typenum != cnp.NPY_SHORT and typenum != cnp.NPY_USHORT or not cnp.PyArray_ISBEHAVED_RO(x):
         return converted(x, cnp.NPY_SHORT)
@@ -559,6 +564,23 @@ cdef inline void result_sizes(const Problem* problem, cnp.npy_intp* sizes):
         sizes[1], sizes[2], sizes[3] = shape.G * shape.K, shape.P, shape.Q
 
 
+cdef ndarray new_array(int ndim, cnp.npy_intp* sizes, int typenum):
+    """An array with unset values; a large one begins with a cache line, as NumPy's mostly don't."""
+    cdef cnp.npy_intp size = cnp.PyArray_DescrFromType(typenum).itemsize
+    cdef ndarray memory, array
+    cdef int i
+    for i in range(ndim):
+        size *= sizes[i]
+    if size < ALIGNED:
+        return cnp.PyArray_EMPTY(ndim, sizes, typenum, 0)
+    size += LINE
+    memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
+    array = cnp.PyArray_SimpleNewFromData(ndim, sizes, typenum, cnp.PyArray_BYTES(memory)
+                                          + (-<size_t> cnp.PyArray_BYTES(memory)) % LINE)
+    cnp.set_array_base(array, memory)
+    return array
+
+
 cdef ndarray result_array(const Problem* problem, object out):
     """A new array for y, or `out` if it can take y."""
     cdef cnp.npy_intp sizes[4]
@@ -566,7 +588,7 @@ cdef ndarray result_array(const Problem* problem, object out):
     cdef ndarray y
     result_sizes(problem, sizes)
     if out is None:
-        return cnp.PyArray_EMPTY(problem.ndim, y_shape, problem.result, 0)
+        return new_array(problem.ndim, y_shape, problem.result)
     if not cnp.PyArray_Check(out):
         raise TypeError(f"out is a {type(out).__name__}; expected a NumPy array or None")
     y = as_array(out, "out")
@@ -587,7 +609,7 @@ cdef ndarray computed_array(const Problem* problem, ndarray y):
     if problem.typenum == problem.result:
         return y
     result_sizes(problem, sizes)
-    return cnp.PyArray_EMPTY(problem.ndim, sizes + 4 - problem.ndim, problem.typenum, 0)
+    return new_array(problem.ndim, sizes + 4 - problem.ndim, problem.typenum)
 
 
 cdef int round_result(const Problem* problem, ndarray computed, ndarray y) except -1:

@@ -23,6 +23,7 @@ cdef enum:
     LEAST_WORK = 300_000        # multiply-adds and staged values in a task: where groups are small, it has several
     WIDEST_STRIP = 2048         # columns
     NARROWEST_STRIP = 256
+    LEAST_COLUMNS = 64          # of a strip that is narrower for its stage
     CACHE_BYTES = 32 * 1024     # of the first level
 
 cdef struct PixelTile:
@@ -161,10 +162,12 @@ cdef inline bint pixel_staged(const Shape* shape) noexcept nogil:
 
 
 cdef inline dim pixel_columns(const Shape* shape) noexcept nogil:
-    """Columns of y in the widest strip."""
-    if shape.Q < 2 * NARROWEST_STRIP:
-        return shape.Q
-    return NARROWEST_STRIP * 2
+    """Columns of y in the widest strip that is staged: fewer where what a row of y sees wouldn't fit."""
+    cdef dim columns = min(shape.Q, <dim> 2 * NARROWEST_STRIP)
+    cdef dim bytes_seen = shape.C * reach_h(shape, 1) * shape.item      # of a column
+    while columns > LEAST_COLUMNS and reach_w(shape, columns) * bytes_seen > STAGE_BYTES:
+        columns = max(<dim> LEAST_COLUMNS, columns // 2)
+    return columns
 
 
 cdef inline dim divided(dim a, dim b) noexcept nogil:

@@ -103,8 +103,7 @@ cdef bint is_column_by_row(const Shape* shape, const Weights* w, const char* dat
     cdef dim place = largest_weight(shape, w, data)
     cdef dim item = shape.item
     cdef dim a, b, r, s
-    cdef double factor, weight
-    cdef double least = 2.0 ** -149 if item == 4 else 5e-324
+    cdef double factor, value, weight
     if place < 0:
         return False
     a = place // shape.S
@@ -113,8 +112,11 @@ cdef bint is_column_by_row(const Shape* shape, const Weights* w, const char* dat
         factor = row_factor(w, data, s, a, b, item)
         for r in range(shape.R):
             weight = value_at(data + r * w.r + s * w.s, item)
-            # What underflows is off by the last bit there is. Not finite is not less.
-            if not fabs(weight - factor * value_at(data + r * w.r + b * w.s, item)) <= error * fabs(weight) + least:
+            value = value_at(data + r * w.r + b * w.s, item)
+            # Not finite is not less. And near underflow, products are no longer what they are compared as.
+            if not fabs(weight - factor * value) <= error * fabs(weight):
+                return False
+            if factor != 0 and value != 0 and fabs(factor * value) < 2.0 ** -960:
                 return False
     return True
 
@@ -189,14 +191,21 @@ cdef inline dim column_sums(const Shape* shape, dim rows) noexcept nogil:
     return shape.C * rows * reach_w(shape, shape.Q)
 
 
-cdef dim separable_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
-    """Sums along columns, and what one of the three problems wants."""
-    cdef dim rows = ceil_div(shape.P, separable_bands(shape))
+cdef dim scratch_bytes(const Shape* shape, dim rows) noexcept nogil:
+    """What one of the three problems wants for `rows` rows of y: not always more for more."""
     cdef Shape column = column_shape(shape, rows)
     cdef Shape row = row_shape(shape, rows)
     cdef Shape whole = whole_shape(shape, rows)
-    return whole_lines(column_sums(shape, rows) * shape.item) + max(
-        max(pixel_workspace_bytes(&column, 1), pixel_workspace_bytes(&row, 1)), pixel_workspace_bytes(&whole, 1))
+    return max(max(pixel_workspace_bytes(&column, 1), pixel_workspace_bytes(&row, 1)),
+               pixel_workspace_bytes(&whole, 1))
+
+
+cdef dim separable_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
+    """Sums along columns, and scratch; bands have as many rows as one another, or one more."""
+    cdef dim bands = separable_bands(shape)
+    cdef dim rows = ceil_div(shape.P, bands)
+    return (whole_lines(column_sums(shape, rows) * shape.item)
+            + max(scratch_bytes(shape, rows), scratch_bytes(shape, shape.P // bands)))
 
 
 cdef dim separable_tasks(const Shape* shape, int workers) noexcept nogil:
@@ -269,6 +278,7 @@ cdef double separable_cost(const Shape* shape) noexcept nogil:
     cdef dim bands, rows
     cdef Shape row, column
     if (not shape.separable or not is_float(shape) or shape.K == 0 or shape.R * shape.S < LEAST_WEIGHTS
+            or shape.R == 1 or shape.S == 1
             or shape.channels_last and shape.G * shape.K > 1):
         return INFINITY
     bands = separable_bands(shape)

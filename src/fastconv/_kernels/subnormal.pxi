@@ -9,7 +9,8 @@
 from libc.math cimport frexp, ldexp
 
 cdef enum:
-    LOOKED_AT = 16 * 1024       # values of an image, about, to find subnormal ones among
+    LOOKED_AT = 16 * 1024       # values of an image, about, to find subnormal ones among,
+    LOOKED_ROWS = 32            # and of so many rows one, at least
 
 ctypedef fused real:
     float
@@ -27,7 +28,7 @@ cdef struct Format:
 
 
 cdef inline Format format_of(const Shape* shape) noexcept nogil:
-    # With the largest values at the fourth root of the range, neither products with ordinary weights nor sums leave it.
+    # With the largest values at the square root of the range, neither products with ordinary weights nor sums leave it.
     if shape.item == 4:
         return Format(23, -126, 60, 120)
     return Format(52, -1022, 500, 1000)
@@ -57,12 +58,22 @@ cdef inline bint row_has_subnormals(const char* row, dim step, dim count, int di
     return found
 
 
+cdef inline dim divisor(dim a, dim b) noexcept nogil:
+    """The greatest that both have."""
+    while b > 0:
+        a, b = b, a % b
+    return a
+
+
 cdef bint has_subnormals(const Shape* shape, const Image* x) noexcept nogil:
     """Whether some rows of an image, spread over all of it, hold any: so few that they are missed don't cost much."""
     cdef Format format = format_of(shape)
     cdef dim rows = shape.G * shape.C * shape.H
+    cdef dim step = min(rows * shape.W // LOOKED_AT + 1, <dim> LOOKED_ROWS)
     cdef dim i = 0, c
     cdef const char* row
+    while step > 1 and divisor(step, shape.H) > 1:     # or else they would be the same rows of all channels
+        step -= 1
     while i < rows:
         c = i // shape.H
         row = x.data + c * x.c + (i - c * shape.H) * x.h
@@ -71,7 +82,7 @@ cdef bint has_subnormals(const Shape* shape, const Image* x) noexcept nogil:
                 return True
         elif row_has_subnormals(row, x.w, shape.W, format.digits, <unsigned long long> 0):
             return True
-        i += rows * shape.W // LOOKED_AT + 1
+        i += step
     return False
 
 
