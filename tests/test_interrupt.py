@@ -8,8 +8,10 @@ import sys
 import pytest
 
 SCRIPT = """
+import signal
 import numpy as np
 import fastconv
+signal.signal(signal.SIGINT, signal.default_int_handler)    # a shell's background jobs ignore it
 images = np.broadcast_to(np.ones({image}, np.float32), ({n}, *{image}))
 plan = fastconv.Plan(np.ones({w}, np.float32), images.shape, method={method!r}, workers={workers})
 out = np.zeros(plan.y_shape, np.float32)
