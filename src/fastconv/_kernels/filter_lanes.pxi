@@ -7,9 +7,10 @@
 #
 # A tile wants its values of the image close together and in the order in which it takes them: from the first-level
 # cache, without a new page for every channel. So a block of y has the rows of x under each of its tiles copied
-# (staged), [c][r][m + (S - 1) * dilation], once for all panels of filters; with a stride, where neighbouring pixels see
-# values that lie apart, [c][r][s][m]. A small image is read where it stands. Tiles can't tell: they are handed a table
-# of offsets.
+# (staged), once for all panels of filters: [tile across][c][row of x][m + (S - 1) * dilation], which tiles below each
+# other share, or for each tile [c][r][m + ...], where a part of the reduction isn't of whole channels, or rows would be
+# copied that none sees. With a stride, where neighbouring pixels see values that lie apart, m + ... is [s][m]. A small
+# image is read where it stands. Tiles can't tell: they are handed a table of offsets.
 #
 # Tiles write pixel by pixel into sums, which are transposed into y when they are complete.
 #
@@ -28,7 +29,9 @@ cdef struct FilterGrid:
     # How the work is cut. A block is rows x columns of y; a set of panels is computed at once; parts of the reduction
     # follow each other.
     bint staged
-    bint by_term                # [c][r][s][m], and not [c][r][m + ...]
+    bint shared                 # tiles below each other share what is staged
+    bint by_term                # [s][m], and not [m + ...]
+    dim unit                    # terms that are staged together: those of a channel if shared, or of a filter's row
     dim rows, columns           # of y in the largest block
     dim bands, pieces           # blocks down and across y
     dim across                  # tiles in a row of a block
@@ -43,26 +46,48 @@ cdef struct FilterSweep:
     dim terms
     dim row                     # bytes from a tile's first row to its second
     dim init_step               # vectors from one pixel's first values to the next's: 0 where all begin at the bias
+    dim t_step                  # bytes from one pixel's sums to the next's
     dim row_step                # pixels from a tile's first row to its second, in sums
+    const char* ahead           # what the next tiles will want is asked for, a line a term: from here on, in steps
+    dim ahead_step
+    # Of matrix.pxi:
+    dim term                    # bytes from one term to the next, instead of off
+    const dim* lines            # what is asked for, at distances from `ahead`, and from the results
+    const dim* t_lines
 
 
 cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um, int m,
-                             int nv) noexcept nogil:
-    """t[u][i][v] = init[u][i][v] + the sum over g.terms terms of the reduction."""
+                             int nv, bint product) noexcept nogil:
+    """t[u][i][v] = init[u][i][v] + the sum over g.terms terms of the reduction.
+
+    `product` is a tile of matrix.pxi, where each i begins with a value for all lanes.
+    """
     cdef vec acc[MR * NV]
     cdef vec b[NV]
     cdef const char* a
+    cdef const char* ahead = g.ahead
     cdef dim item = itemsize(t)
     cdef dim r
     cdef int u, i, v
     for u in range(um):
         for i in range(m):
             for v in range(nv):
-                acc[(u * m + i) * nv + v] = init[(u * g.row_step + i) * g.init_step + v]
+                if product:
+                    acc[i * nv + v] = broadcast(<const char*> init + i * item, init)
+                else:
+                    acc[(u * m + i) * nv + v] = init[(u * g.row_step + i) * g.init_step + v]
     # There is a term at least. Were that left open, the compiler would take the sums through memory.
     r = 0
     while True:
-        a = x + g.off[r]
+        if product:
+            a = x
+            x += g.term
+            prefetch(ahead + g.lines[r])
+            prefetch_to_write(<const char*> t + g.t_lines[r], 1)
+        else:
+            a = x + g.off[r]
+            prefetch(ahead)
+            ahead += g.ahead_step
         for v in range(nv):
             b[v] = w[v]
         for u in range(um):
@@ -75,44 +100,44 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
     for u in range(um):
         for i in range(m):
             for v in range(nv):
-                t[(u * g.row_step + i) * nv + v] = acc[(u * m + i) * nv + v]
+                (<vec*> (<char*> t + (u * g.row_step + i) * g.t_step))[v] = acc[(u * m + i) * nv + v]
 
 
 # The variants are one loop nest: um, m and nv become constants of a copy that the compiler unrolls.
 
 cdef inline void filter_tile_nv(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um,
-                                int m, int nv) noexcept nogil:
+                                int m, int nv, bint product) noexcept nogil:
     if um == 1:
-        if m == MR: filter_tile(g, x, w, init, t, 1, MR, nv)
-        elif m == 1: filter_tile(g, x, w, init, t, 1, 1, nv)
-        elif m == 2: filter_tile(g, x, w, init, t, 1, 2, nv)
-        elif m == 3: filter_tile(g, x, w, init, t, 1, 3, nv)
-        elif m == 4: filter_tile(g, x, w, init, t, 1, 4, nv)
-        elif m == 5: filter_tile(g, x, w, init, t, 1, 5, nv)
+        if m == MR: filter_tile(g, x, w, init, t, 1, MR, nv, product)
+        elif m == 1: filter_tile(g, x, w, init, t, 1, 1, nv, product)
+        elif m == 2: filter_tile(g, x, w, init, t, 1, 2, nv, product)
+        elif m == 3: filter_tile(g, x, w, init, t, 1, 3, nv, product)
+        elif m == 4: filter_tile(g, x, w, init, t, 1, 4, nv, product)
+        elif m == 5: filter_tile(g, x, w, init, t, 1, 5, nv, product)
         elif MR > 6:
-            if m == 6: filter_tile(g, x, w, init, t, 1, 6, nv)
-            elif m == 7: filter_tile(g, x, w, init, t, 1, 7, nv)
-            elif m == 8: filter_tile(g, x, w, init, t, 1, 8, nv)
-            elif m == 9: filter_tile(g, x, w, init, t, 1, 9, nv)
-            elif m == 10: filter_tile(g, x, w, init, t, 1, 10, nv)
-            elif m == 11: filter_tile(g, x, w, init, t, 1, 11, nv)
-            elif m == 12: filter_tile(g, x, w, init, t, 1, 12, nv)
-            else: filter_tile(g, x, w, init, t, 1, 13, nv)
-    elif m == MR // 2: filter_tile(g, x, w, init, t, 2, MR // 2, nv)
-    elif m == 1: filter_tile(g, x, w, init, t, 2, 1, nv)
-    elif m == 2: filter_tile(g, x, w, init, t, 2, 2, nv)
+            if m == 6: filter_tile(g, x, w, init, t, 1, 6, nv, product)
+            elif m == 7: filter_tile(g, x, w, init, t, 1, 7, nv, product)
+            elif m == 8: filter_tile(g, x, w, init, t, 1, 8, nv, product)
+            elif m == 9: filter_tile(g, x, w, init, t, 1, 9, nv, product)
+            elif m == 10: filter_tile(g, x, w, init, t, 1, 10, nv, product)
+            elif m == 11: filter_tile(g, x, w, init, t, 1, 11, nv, product)
+            elif m == 12: filter_tile(g, x, w, init, t, 1, 12, nv, product)
+            else: filter_tile(g, x, w, init, t, 1, 13, nv, product)
+    elif m == MR // 2: filter_tile(g, x, w, init, t, 2, MR // 2, nv, product)
+    elif m == 1: filter_tile(g, x, w, init, t, 2, 1, nv, product)
+    elif m == 2: filter_tile(g, x, w, init, t, 2, 2, nv, product)
     elif MR > 6:
-        if m == 3: filter_tile(g, x, w, init, t, 2, 3, nv)
-        elif m == 4: filter_tile(g, x, w, init, t, 2, 4, nv)
-        elif m == 5: filter_tile(g, x, w, init, t, 2, 5, nv)
-        else: filter_tile(g, x, w, init, t, 2, 6, nv)
+        if m == 3: filter_tile(g, x, w, init, t, 2, 3, nv, product)
+        elif m == 4: filter_tile(g, x, w, init, t, 2, 4, nv, product)
+        elif m == 5: filter_tile(g, x, w, init, t, 2, 5, nv, product)
+        else: filter_tile(g, x, w, init, t, 2, 6, nv, product)
 
 
 # Not inlined: among the loops around them, the compiler would keep the sums in memory.
 cdef void filter_tile_any(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um, int m,
                           int nv) noexcept nogil:
-    if nv == NV: filter_tile_nv(g, x, w, init, t, um, m, NV)
-    else: filter_tile_nv(g, x, w, init, t, um, m, 1)
+    if nv == NV: filter_tile_nv(g, x, w, init, t, um, m, NV, False)
+    else: filter_tile_nv(g, x, w, init, t, um, m, 1, False)
 
 
 cdef inline void store_vectors(const char* sums, dim pitch, dim pixels, dim lanes_used, char* y, dim y_pixel,
@@ -168,6 +193,11 @@ cdef inline dim panel_vectors(const Shape* shape, dim panel) noexcept nogil:
     return ceil_div(filters, VECTOR_BYTES // 4) if shape.item == 4 else ceil_div(filters, VECTOR_BYTES // 8)
 
 
+cdef inline dim unit_bytes(const Shape* shape, const FilterGrid* g) noexcept nogil:
+    """Of what is staged for a unit of the reduction, for all tiles of a block."""
+    return (reach_h(shape, g.rows) | 1 if g.shared else g.rows) * g.across * g.pitch
+
+
 cdef inline FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
     cdef FilterGrid g
     cdef dim terms = shape.C * shape.R * shape.S
@@ -188,19 +218,22 @@ cdef inline FilterGrid filter_grid(const Shape* shape, int workers) noexcept nog
     g.m = ceil_div(g.columns, g.across)
     g.by_term = shape.q_step > 1 or g.m + (shape.S - 1) * shape.s_step > g.m * shape.S
     g.pitch = (g.m * shape.S if g.by_term else g.m + (shape.S - 1) * shape.s_step) * shape.item
-    # Parts of the reduction: whole rows of filters where they can be staged, or else any terms.
+    # Parts of the reduction: whole channels or rows of filters where they can be staged, or else any terms.
     must = shape.gathered or shape.q_step > 1
-    g.staged = must or (shape.C * shape.H * shape.W * shape.item > SMALL_IMAGE and shape.S <= FILTER_KC
-                        and g.rows * g.across * g.pitch <= STAGE_BYTES)
+    g.shared = (reach_h(shape, g.rows) < g.rows * shape.R and shape.R * shape.S <= FILTER_KC
+                and (reach_h(shape, g.rows) | 1) * g.across * g.pitch <= STAGE_BYTES)
+    g.unit = shape.R * shape.S if g.shared else shape.S
+    g.staged = must or (shape.C * shape.H * shape.W * shape.item > SMALL_IMAGE and g.unit <= FILTER_KC
+                        and unit_bytes(shape, &g) <= STAGE_BYTES)
     most = FILTER_KC
     if g.staged:
-        most = max(1, min(FILTER_KC // shape.S, STAGE_BYTES // (g.rows * g.across * g.pitch))) * shape.S
+        most = max(1, min(FILTER_KC // g.unit, STAGE_BYTES // unit_bytes(shape, &g))) * g.unit
     g.terms, g.parts = terms, 1
     if terms > most:
         g.parts = ceil_div(terms, most)
         g.terms = ceil_div(terms, g.parts)
         if g.staged:
-            g.terms = ceil_div(g.terms, shape.S) * shape.S
+            g.terms = ceil_div(g.terms, g.unit) * g.unit
     # Sets of panels: one for each worker, as each stages the image anew, and none too long or with too many sums.
     g.panels, g.sets = filter_panels(shape), 1
     if g.panels > 1:
@@ -222,7 +255,7 @@ cdef inline dim stage_bytes(const Shape* shape, const FilterGrid* g) noexcept no
     """Of a block's staged image, a multiple of a cache line."""
     if not g.staged:
         return 0
-    return whole_lines(g.rows * g.across * g.terms // shape.S * g.pitch)
+    return whole_lines(g.terms // g.unit * unit_bytes(shape, g))
 
 
 cdef inline dim channel_bytes(const Shape* shape, const FilterGrid* g) noexcept nogil:
@@ -270,16 +303,19 @@ cdef struct FilterBlock:
     dim p, rows, q, columns     # its first row and column, and how many
     dim across
     dim m, wide                 # pixels in a tile; the first `wide` across have one more
-    dim pitch                   # bytes of a staged row of a tile
+    bint shared
+    dim staged_rows             # of a unit of the reduction, for each tile across
+    dim unit_step, row_step, tile_step      # bytes from one unit to the next, and for a unit from one row or tile
     dim spread                  # values from one term's pixels to the next's, or 0 where terms share values
 
 
 cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Image* x, dim first, dim count,
                             int piece) noexcept nogil:
-    """Rows first .. first+count-1 of the filters for all tiles, [tile][row]; `piece` bytes at a time, or 0 by term."""
+    """Units first .. first+count-1 of the reduction for all tiles; `piece` bytes at a time, or 0 by term."""
     cdef dim item = shape.item
-    cdef dim c = first // shape.R
-    cdef dim r = first - c * shape.R
+    cdef dim c = first if b.shared else first // shape.R
+    cdef dim r = 0 if b.shared else first - c * shape.R
+    cdef dim p_step = 1 if b.shared else shape.p_step
     cdef dim width = reach_w(shape, b.columns)
     cdef dim row = width * item if shape.gathered else x.h      # bytes from one row of the channel to the next
     cdef dim i, p, tile, m, s
@@ -291,9 +327,9 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
             gather_rows(shape, x, b.image, c, b.p * shape.p_step, 1, reach_h(shape, b.rows),
                         b.q * shape.q_step, width, b.channel, row)
             channel = b.channel
-        to = b.stage + i * b.pitch
-        for p in range(b.rows):
-            value = channel + (p * shape.p_step + r * shape.r_step) * row
+        for p in range(b.staged_rows):
+            to = b.stage + i * b.unit_step + p * b.row_step
+            value = channel + (p * p_step + r * shape.r_step) * row
             for tile in range(b.across):
                 m = b.m + (tile < b.wide)
                 if piece == 0:
@@ -302,9 +338,9 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
                 else:
                     copy_row(to, value, (m + (shape.S - 1) * shape.s_step) * item, piece)
                 value += m * shape.q_step * item
-                to += count * b.pitch
+                to += b.tile_step
         r += 1
-        if r == shape.R:
+        if b.shared or r == shape.R:
             r = 0
             c += 1
             channel += x.c
@@ -342,7 +378,8 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     cdef const char* tile_a
     cdef FilterBlock b
     cdef FilterSweep g
-    cdef dim part, panel, tile, term, row, tile_bytes
+    cdef dim part, panel, tile, term, row, tile_bytes, units, ahead
+    cdef dim panel_bytes = (1 + terms) * NV * VECTOR_BYTES
     cdef int m, um, nv
     b.stage = workspace + sum_bytes(grid)
     b.channel = b.stage + stage_bytes(shape, grid)
@@ -356,24 +393,39 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     b.across = ceil_div(b.columns, MR)
     b.m = <unsigned int> b.columns // <unsigned int> b.across
     b.wide = b.columns - b.m * b.across
-    b.pitch = grid.pitch
+    b.shared = grid.shared
+    b.staged_rows = reach_h(shape, b.rows) if grid.shared else b.rows
     b.spread = grid.m if grid.by_term else 0
     g.off = off
     g.row_step = b.columns
     y += place.n * filters * shape.P * shape.Q * item + (b.p * shape.Q + b.q) * y_pixel
     y += (place.group * shape.K + place.first * width) * y_k
+    # Bytes of the weights that follow that each term asks for, so that all tiles together ask for all of them.
+    ahead = 0
+    if not shape.unpacked and (grid.parts > 1 or place.last - place.first > 1):
+        ahead = NV * VECTOR_BYTES // <unsigned int> (b.across * (ceil_div(b.rows, 2) if 2 * b.columns <= MR else b.rows))
     # Loop 3: parts of the reduction.
     term = 0
     for part in range(grid.parts):
         g.terms = min(grid.terms, terms - term)
         if grid.staged:
-            stage_any(shape, &b, x, term // shape.S, g.terms // shape.S)
-            tile_bytes = g.terms // shape.S * grid.pitch
-            g.row = b.across * tile_bytes
+            units = g.terms // grid.unit
+            if grid.shared:
+                b.row_step = grid.pitch
+                b.unit_step = (b.staged_rows | 1) * grid.pitch      # odd: spread over the sets of a cache
+                b.tile_step = units * b.unit_step
+                g.row = shape.p_step * grid.pitch
+            else:
+                b.unit_step = grid.pitch
+                b.tile_step = units * grid.pitch
+                g.row = b.row_step = b.across * b.tile_step
+            tile_bytes = b.tile_step
+            stage_any(shape, &b, x, term // grid.unit, units)
             a = b.stage
             if part == 0:
-                filter_offsets(shape, shape.R * grid.pitch, grid.pitch, (b.spread if b.spread else shape.s_step) * item,
-                               0, g.terms, off)
+                filter_offsets(shape, b.unit_step if grid.shared else shape.R * grid.pitch,
+                               (shape.r_step if grid.shared else 1) * grid.pitch,
+                               (b.spread if b.spread else shape.s_step) * item, 0, g.terms, off)
         else:
             filter_offsets(shape, x.c, shape.r_step * x.h, shape.s_step * item, term, g.terms, off)
             tile_bytes = b.m * item
@@ -389,9 +441,19 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
             else:
                 init = <const vec*> packed + place.group * group_bytes(shape) // VECTOR_BYTES + panel * NV * (1 + terms)
                 w = init + nv + term * nv
+            # The weights that follow arrive while the tiles are computed.
+            g.ahead = <const char*> w
+            g.ahead_step = ahead
+            if panel + 1 < place.last:
+                g.ahead += panel_bytes
+            elif part + 1 < grid.parts:
+                g.ahead += g.terms * nv * VECTOR_BYTES - (panel - place.first) * panel_bytes
+            else:
+                g.ahead_step = 0
             t = sums
             if grid.parts > 1:
                 t += (panel - place.first) * grid.rows * grid.columns * NV
+            g.t_step = nv * VECTOR_BYTES
             g.init_step = 0
             if part > 0:
                 init = t
@@ -404,6 +466,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
                 for tile in range(b.across):
                     m = <int> (b.m + (tile < b.wide))
                     filter_tile_any(&g, tile_a, w, init, t, um, m, nv)
+                    g.ahead += g.ahead_step * g.terms
                     tile_a += tile_bytes
                     if not grid.staged and tile < b.wide:
                         tile_a += item
@@ -537,9 +600,10 @@ cdef double filter_cost(const Shape* shape) noexcept nogil:
     # A term of a tile issues as many multiply-adds as it has sums, but no faster than each follows the one before it.
     cdef double term = max(pixels / tiles * vectors / panels / ISSUE, <double> LATENCY)
     cdef double staging = 0
-    # A tile's row of a term's row is copied; by term, value by value. What is gathered before, by row of x.
+    # A tile's row of a unit is copied; by term, value by value. What is gathered before, by row of x.
     if g.staged:
-        staging = <double> shape.C * shape.R * shape.P * g.across * g.pieces * (
+        staging = <double> shape.C * g.bands * g.across * g.pieces * (
+            reach_h(shape, g.rows) if g.shared else g.rows * shape.R) * (
             1.5 * g.m * shape.S if g.by_term else 8.0 + 3.0 * ceil_div(g.pitch, VECTOR_BYTES))
     if shape.gathered:
         staging += <double> shape.C * reach_h(shape, shape.P) * (20 + 2.0 * shape.W * shape.item / VECTOR_BYTES)

@@ -1,17 +1,17 @@
 # A matrix product, for filters of 1 x 1: y[k][pixel] = bias[k] + sum over c of w[k][c] * x[c][pixel].
 #
 # The tile of filter_lanes.pxi with its operands exchanged: its vectors are of pixels, of which the rows of y make one
-# sequence, and its broadcasts are of weights. So results are stored as they are. Pixels are staged, a block of them for
-# all filters, [panel of up to NV vectors][c][pixel]: a tile then reads both operands from front to back. With a stride
-# or padding only the staging differs.
+# sequence, and its broadcasts are of weights. So results are stored as they are. A panel of NV vectors of pixels is
+# staged at a time, [c][pixel], for all filters: a tile then reads both operands from front to back. While the tiles of
+# one panel are computed, the next one is staged, some channels after each tile, which has asked for their lines: x
+# arrives while there is something to do. With a stride or padding only the staging differs.
 #
-# Packed weights: for each group, NV vectors for each filter with its bias in all lanes; then for each panel of up to MR
-# filters, [c][filter]. Panels are of nearly equal size.
+# Packed weights: for each group, the filters' biases; then for each panel of up to MR filters, [c][filter]. Panels are of
+# nearly equal size.
 
 cdef enum:
-    MATRIX_BYTES = 256 * 1024       # of a staged block, about
-    MATRIX_PIXELS = 512             # most and fewest of a block, if there are as many
-    MATRIX_LEAST = 4 * NV * VECTOR_BYTES // 4
+    MATRIX_LEAST = 4 * NV * VECTOR_BYTES // 4       # fewest pixels of a block, if there are as many
+    MOST_AHEAD = 8                                  # lines of a channel that are asked for
 
 cdef struct MatrixGrid:
     dim blocks, sets            # of pixels, and of panels of filters
@@ -26,56 +26,107 @@ cdef inline dim matrix_panels(const Shape* shape) noexcept nogil:
 cdef inline MatrixGrid matrix_grid(const Shape* shape, int workers) noexcept nogil:
     cdef MatrixGrid g
     cdef dim pixels = shape.P * shape.Q
-    cdef dim most = max(MATRIX_LEAST, min(MATRIX_PIXELS, MATRIX_BYTES // (shape.C * shape.item)))
     cdef dim images = max(1, shape.N * shape.G)
+    cdef double work = <double> pixels * shape.K * shape.C
     g.panels = matrix_panels(shape)
-    g.blocks = ceil_div(pixels, most)
+    g.blocks = max(1, <dim> min(1e9, work / TASK_WORK))
     if workers > 1 and images * g.blocks < 4 * workers:
-        g.blocks = max(g.blocks, min(ceil_div(pixels, MATRIX_LEAST), 4 * workers))
-    g.sets = max(ceil_div(workers, images * g.blocks),
-                 <dim> min(1e9, <double> ceil_div(pixels, g.blocks) * shape.K * shape.C / TASK_WORK))
-    g.sets = min(g.sets, g.panels)
+        g.blocks = 4 * workers
     # A block is cut at whole panels of pixels.
-    g.pixels = ceil_div(pixels, g.blocks)
-    g.pixels = ceil_div(g.pixels, filter_width(shape)) * filter_width(shape)
+    g.blocks = min(g.blocks, ceil_div(pixels, MATRIX_LEAST))
+    g.pixels = ceil_div(ceil_div(pixels, g.blocks), filter_width(shape)) * filter_width(shape)
     g.blocks = ceil_div(pixels, g.pixels)
+    g.sets = max(ceil_div(workers, images * g.blocks), <dim> min(1e9, work / g.blocks / TASK_WORK))
+    g.sets = min(g.sets, g.panels)
     return g
 
 
-cdef inline void stage_pixels(const Shape* shape, const Image* x, const char* image, dim first, dim count, dim width,
-                              char* line, char* to) noexcept nogil:
-    """Pixels first .. first+count-1 of y's sequence, of all channels: [panel of width][c][pixel].
+cdef struct MatrixStage:
+    # How a panel of pixels is staged.
+    const Image* x
+    const char* image           # the first channel of the group
+    char* line                  # room for a row of x
+    bint flat                   # x's pixels are one sequence too
+    dim share                   # channels after a tile
 
-    The last panel is as many vectors wide as it has to be, with zeros behind its pixels.
-    """
+
+cdef inline void stage_pixels(const Shape* shape, const MatrixStage* s, dim first, dim count, dim c, dim last,
+                              dim width, char* to) noexcept nogil:
+    """Pixels first .. first+count-1 of y's sequence, of channels c .. last-1: [c][pixel], `width` of them with zeros."""
     cdef dim item = shape.item
     cdef dim lanes = lanes_of(shape)
-    cdef dim last = (count - 1) // width * width
-    cdef dim narrow = ceil_div(count - last, lanes) * lanes
-    cdef bint flat = (not shape.gathered and shape.p_step == 1 and shape.q_step == 1 and shape.Q == shape.W
-                      and x.h == shape.W * item)
-    cdef dim c, at, p, q, run, part, panel
+    cdef dim full = NV * VECTOR_BYTES
+    cdef dim top = 0, left = first      # the first one's row and column
+    cdef dim at, p, q, run
     cdef const char* value
-    for c in range(shape.C):
-        memset(to + (last * shape.C + (c + 1) * narrow - lanes) * item, 0, lanes * item)
-        at = 0
-        p = first // shape.Q
-        q = first - p * shape.Q
+    if s.flat and count * item == full:
+        for c in range(c, last):
+            memcpy(to + c * full, s.image + c * s.x.c + first * item, NV * VECTOR_BYTES)
+        return
+    if not s.flat:
+        top = first // shape.Q
+        left = first - top * shape.Q
+    for c in range(c, last):
+        memset(to + ((c + 1) * width - lanes) * item, 0, lanes * item)
+        at, p, q = 0, top, left
         while at < count:
             # A run of pixels in a row of x, or of all rows if they follow each other.
-            run = count - at if flat else min(count - at, shape.Q - q)
-            value = image_row(shape, x, image, c, p * shape.p_step, q * shape.q_step,
-                              (run - 1) * shape.q_step + 1, line)
-            while run > 0:
-                panel = at // width * width
-                part = min(run, width - (at - panel))
-                copy_strided(to + (panel * shape.C + c * (narrow if panel == last else width) + at - panel) * item,
-                             value, part, shape.q_step, item)
-                value += part * shape.q_step * item
-                at += part
-                run -= part
+            run = count - at if s.flat else min(count - at, shape.Q - q)
+            value = image_row(shape, s.x, s.image, c, p * shape.p_step, q * shape.q_step,
+                              (run - 1) * shape.q_step + 1, s.line)
+            copy_strided(to + (c * width + at) * item, value, run, shape.q_step, item)
+            at += run
             q = 0
             p += 1
+
+
+cdef inline const char* where_staged(const Shape* shape, const MatrixStage* s, dim first, dim c) noexcept nogil:
+    """Where a panel's first pixel stands in x, if that isn't padded."""
+    cdef dim p
+    if s.flat:
+        return s.image + c * s.x.c + first * shape.item
+    p = first // shape.Q
+    return s.image + c * s.x.c + p * shape.p_step * s.x.h + (first - p * shape.Q) * shape.q_step * s.x.w
+
+
+cdef inline void lines_ahead(const Shape* shape, const MatrixStage* s, dim filters, dim* lines,
+                             dim* t_lines) noexcept nogil:
+    """Where the lines of a share of a panel's channels stand, spread over the terms of a tile; and those of results.
+
+    The first pixel's own line has mostly come with the panel before. Results' lines, two a filter, are asked for by half
+    of the terms, as they are wanted at the end of the tile.
+    """
+    cdef dim rows = shape.p_step if shape.Q < filter_width(shape) else 1        # of x, that a panel goes over
+    cdef dim span = rows * filter_width(shape) * shape.q_step * s.x.w
+    cdef dim each = min(<dim> MOST_AHEAD, max(<dim> 1, ceil_div(span, LINE)))
+    cdef dim channel = LINE - shape.item, line = 0, due = 0     # without divisions: there are many channels
+    cdef dim t_row = 0, t_line = 0, t_due = 0
+    cdef dim c
+    for c in range(shape.C):
+        lines[c] = channel + line * LINE
+        due += s.share * each
+        while due >= shape.C:
+            due -= shape.C
+            line += 1
+            if line == each:
+                line = 0
+                channel += s.x.c
+        t_lines[c] = t_row * shape.P * shape.Q * shape.item + t_line
+        t_due += 4 * filters
+        while t_due >= shape.C:
+            t_due -= shape.C
+            if t_line == 0:
+                t_line = LINE
+            elif t_row + 1 < filters:
+                t_line = 0
+                t_row += 1
+
+
+# As filter_tile_any is, not inlined.
+cdef void matrix_tile(const FilterSweep* g, const char* w, const vec* x, const vec* init, vec* t, int m,
+                      int nv) noexcept nogil:
+    if nv == NV: filter_tile_nv(g, w, x, init, t, 1, m, NV, True)
+    else: filter_tile_nv(g, w, x, init, t, 1, m, 1, True)
 
 
 cdef inline void matrix_block(const Shape* shape, const MatrixGrid* g, const char* packed, const Image* x, char* y,
@@ -86,57 +137,65 @@ cdef inline void matrix_block(const Shape* shape, const MatrixGrid* g, const cha
     cdef dim width = NV * lanes
     cdef dim pixels = shape.P * shape.Q
     cdef dim first = place.block * g.pixels
-    cdef dim count = min(g.pixels, pixels - first)
-    cdef vec* sums = <vec*> (workspace + matrix_stage_bytes(shape, g))
-    cdef dim* off = <dim*> (sums + MR * NV)
-    cdef char* line = <char*> off + whole_lines(shape.C * sizeof(dim))
+    cdef dim end = min(first + g.pixels, pixels)
+    cdef char* stage = workspace
+    cdef char* next_stage = stage + matrix_stage_bytes(shape)
+    cdef vec* sums = <vec*> (next_stage + matrix_stage_bytes(shape))
+    cdef dim* lines = <dim*> (sums + MR * NV)
+    cdef dim* t_lines = lines + shape.C
     cdef const char* bias = packed + place.group * matrix_group_bytes(shape)
-    cdef const char* w = bias + shape.K * NV * VECTOR_BYTES
+    cdef const char* w = bias + whole_vectors(shape.K * item)
+    cdef MatrixStage s
     cdef FilterSweep sweep
-    cdef dim panel, at, c, k, filters, inside
-    cdef int i, v, nv
+    cdef dim panel, c, k, filters, inside, following, i
+    cdef int nv, next_nv
     cdef char* to
-    stage_pixels(shape, x, x.data + place.n * x.n + place.group * shape.C * x.c, first, count, width, line, workspace)
-    y += ((place.n * shape.G + place.group) * shape.K * pixels + first) * item
-    sweep.off = off
+    s.x = x
+    s.image = x.data + place.n * x.n + place.group * shape.C * x.c
+    s.line = <char*> lines + whole_lines(2 * shape.C * sizeof(dim))
+    s.flat = (not shape.gathered and shape.p_step == 1 and shape.q_step == 1 and shape.Q == shape.W
+              and x.h == shape.W * item)
+    s.share = ceil_div(shape.C, place.last - place.first)
+    lines_ahead(shape, &s, ceil_div(shape.K, g.panels), lines, t_lines)
+    y += (place.n * shape.G + place.group) * shape.K * pixels * item
+    sweep.lines = lines
+    sweep.t_lines = t_lines
     sweep.terms = shape.C
     sweep.row = sweep.row_step = 0
-    sweep.init_step = NV
-    for panel in range(place.first, place.last):
-        k = split(shape.K, g.panels, panel)
-        filters = split(shape.K, g.panels, panel + 1) - k
-        for c in range(shape.C):
-            off[c] = c * filters * item
-        at = 0
-        while at < count:
-            inside = min(width, count - at)
-            nv = <int> ceil_div(inside, lanes)
-            to = y + (k * pixels + at) * item
-            # The lines of y arrive while the tile is computed: its stores would wait for each.
-            for i in range(<int> filters):
-                prefetch_to_write(to, 1)
-                prefetch_to_write(to + LINE, 1)
-                to += pixels * item
-            filter_tile_any(&sweep, w + k * shape.C * item, <const vec*> (workspace + at * shape.C * item),
-                            <const vec*> bias + k * NV, sums, 1, <int> filters, nv)
-            to = y + (k * pixels + at) * item
-            for i in range(<int> filters):
-                if inside == width:
-                    for v in range(NV):
-                        (<vec*> to)[v] = sums[i * NV + v]
-                else:
-                    memcpy(to, sums + i * nv, inside * item)
-                to += pixels * item
-            at += width
+    inside = min(width, end - first)
+    nv = <int> ceil_div(inside, lanes)
+    stage_pixels(shape, &s, first, inside, 0, shape.C, nv * lanes, stage)
+    while first < end:
+        following = min(width, end - first - inside)
+        next_nv = <int> ceil_div(following, lanes)
+        c = 0
+        for panel in range(place.first, place.last):
+            k = split(shape.K, g.panels, panel)
+            filters = split(shape.K, g.panels, panel + 1) - k
+            sweep.term = filters * item
+            to = y + (k * pixels + first) * item
+            sweep.ahead = where_staged(shape, &s, first + inside, c)
+            sweep.t_step = pixels * item if inside == width else nv * VECTOR_BYTES
+            matrix_tile(&sweep, w + k * shape.C * item, <const vec*> stage, <const vec*> (bias + k * item),
+                        <vec*> to if inside == width else sums, <int> filters, nv)
+            if inside < width:
+                for i in range(filters):
+                    memcpy(to + i * pixels * item, sums + i * nv, inside * item)
+            if following > 0:
+                stage_pixels(shape, &s, first + inside, following, c, min(c + s.share, shape.C), next_nv * lanes,
+                             next_stage)
+            c = min(c + s.share, shape.C)
+        first += inside
+        inside, nv = following, next_nv
+        stage, next_stage = next_stage, stage
 
 
-cdef inline dim matrix_stage_bytes(const Shape* shape, const MatrixGrid* g) noexcept nogil:
-    return whole_lines(g.pixels * shape.C * shape.item)
+cdef inline dim matrix_stage_bytes(const Shape* shape) noexcept nogil:
+    return shape.C * NV * VECTOR_BYTES
 
 
 cdef dim matrix_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
-    cdef MatrixGrid g = matrix_grid(shape, workers)
-    return (matrix_stage_bytes(shape, &g) + MR * NV * VECTOR_BYTES + whole_lines(shape.C * sizeof(dim))
+    return (2 * matrix_stage_bytes(shape) + MR * NV * VECTOR_BYTES + whole_lines(2 * shape.C * sizeof(dim))
             + whole_lines(reach_w(shape, shape.Q) * shape.item))
 
 
@@ -163,7 +222,7 @@ cdef void matrix_run(const Shape* shape, int workers, const char* packed, const 
 
 cdef inline dim matrix_group_bytes(const Shape* shape) noexcept nogil:
     """Of one group's packed weights, a multiple of a vector."""
-    return shape.K * NV * VECTOR_BYTES + whole_vectors(shape.K * shape.C * shape.item)
+    return whole_vectors(shape.K * shape.item) + whole_vectors(shape.K * shape.C * shape.item)
 
 
 cdef dim matrix_packed_bytes(const Shape* shape) noexcept nogil:
@@ -178,7 +237,9 @@ cdef void matrix_pack(const Shape* shape, const Weights* w, char* packed) noexce
     cdef const char* bias = w.bias
     cdef char* to
     for group in range(shape.G):
-        to = spread_bias(packed + group * matrix_group_bytes(shape), bias, shape.K, NV * VECTOR_BYTES // item, item)
+        to = packed + group * matrix_group_bytes(shape)
+        spread_bias(to, bias, shape.K, 1, item)
+        to += whole_vectors(shape.K * item)
         for panel in range(panels):
             first = split(shape.K, panels, panel)
             filters = split(shape.K, panels, panel + 1) - first

@@ -10,6 +10,7 @@ from libc.math cimport frexp, ldexp
 
 cdef enum:
     LOOKED_AT = 16 * 1024       # values of an image, about, to find subnormal ones among,
+    ROW_COST = 128              # where a row is as much work as so many values more,
     LOOKED_ROWS = 32            # and of so many rows one, at least
 
 ctypedef fused real:
@@ -69,20 +70,22 @@ cdef bint has_subnormals(const Shape* shape, const Image* x) noexcept nogil:
     """Whether some rows of an image, spread over all of it, hold any: so few that they are missed don't cost much."""
     cdef Format format = format_of(shape)
     cdef dim rows = shape.G * shape.C * shape.H
-    cdef dim step = min(rows * shape.W // LOOKED_AT + 1, <dim> LOOKED_ROWS)
-    cdef dim i = 0, c
+    cdef dim step = min(rows * (shape.W + ROW_COST) // LOOKED_AT + 1, <dim> LOOKED_ROWS)
+    cdef dim c = 0, h = 0
     cdef const char* row
     while step > 1 and divisor(step, shape.H) > 1:     # or else they would be the same rows of all channels
         step -= 1
-    while i < rows:
-        c = i // shape.H
-        row = x.data + c * x.c + (i - c * shape.H) * x.h
+    while c < shape.G * shape.C and shape.H > 0:
+        row = x.data + c * x.c + h * x.h
         if shape.item == 4:
             if row_has_subnormals(row, x.w, shape.W, format.digits, <unsigned int> 0):
                 return True
         elif row_has_subnormals(row, x.w, shape.W, format.digits, <unsigned long long> 0):
             return True
-        i += step
+        h += step
+        while h >= shape.H:
+            h -= shape.H
+            c += 1
     return False
 
 

@@ -59,12 +59,15 @@ cdef double tile_rounds(dim rounds, vec* w, vec* out, dim* off) noexcept nogil:
     cdef FilterSweep g
     cdef dim r
     g.off = off
+    g.ahead = <const char*> w
+    g.ahead_step = NV * VECTOR_BYTES
+    g.t_step = NV * VECTOR_BYTES
     g.row = 0
     g.row_step = 0
     g.terms = TILE_TERMS
     g.init_step = 0
     for r in range(rounds):
-        filter_tile(&g, <const char*> w, w, out, out, 1, MR, NV)
+        filter_tile(&g, <const char*> w, w, out, out, 1, MR, NV, False)
     return 2.0 * rounds * TILE_TERMS * MR * NV * (sizeof(vec) // itemsize(out))
 
 

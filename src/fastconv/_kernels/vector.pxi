@@ -24,6 +24,7 @@ cdef extern from *:
     ctypedef unsigned int i32v
     ctypedef unsigned long long i64v
     ctypedef int p32v           # of pairs of 16 bits, or sums of products; to Cython another type than i32v
+    void prefetch "__builtin_prefetch"(const void* address) noexcept nogil
     void prefetch_to_write "__builtin_prefetch"(const void* address, int write) noexcept nogil
 
 # In each lane the sum of the products of two pairs. Of a compiler's vectors alone it takes six instructions.
@@ -45,9 +46,17 @@ cdef extern from *:
     #define pair_products(a, b) (low_halves(a) * low_halves(b) + high_halves(a) * high_halves(b))
     #endif
     #define all_lanes(value) ((p32v) {0} + (value))
+    #define f32_lanes(value) ((value) - (f32v) {0})     /* less zero, which leaves -0 as it is, and is nothing to do */
+    #define f64_lanes(value) ((value) - (f64v) {0})
+    #define i32_lanes(value) ((value) - (i32v) {0})
+    #define i64_lanes(value) ((value) - (i64v) {0})
     """
     p32v pair_products(p32v a, p32v b) noexcept nogil
     p32v all_lanes(unsigned int value) noexcept nogil
+    f32v f32_lanes(float value) noexcept nogil
+    f64v f64_lanes(double value) noexcept nogil
+    i32v i32_lanes(unsigned int value) noexcept nogil
+    i64v i64_lanes(unsigned long long value) noexcept nogil
 
 # Lanes of two vectors, named by the order that each number of lanes has them in.
 cdef extern from *:
@@ -213,6 +222,20 @@ cdef inline vec fma(vec acc, vec b, const char* a) noexcept nogil:
         return acc + pair_products(b, all_lanes((<const unsigned int*> a)[0]))
     else:
         return acc + b * (<const unsigned long long*> a)[0]
+
+
+cdef inline vec broadcast(const char* a, const vec* like) noexcept nogil:
+    """The scalar at a in all lanes."""
+    if vec is f32v:
+        return f32_lanes((<const float*> a)[0])
+    elif vec is f64v:
+        return f64_lanes((<const double*> a)[0])
+    elif vec is i32v:
+        return i32_lanes((<const unsigned int*> a)[0])
+    elif vec is p32v:
+        return all_lanes((<const unsigned int*> a)[0])
+    else:
+        return i64_lanes((<const unsigned long long*> a)[0])
 
 
 cdef inline dim itemsize(const vec* pointer) noexcept nogil:

@@ -365,12 +365,16 @@ cdef inline void winograd_panel(const Shape* shape, const WinogradGrid* g, const
     sweep.off = b.off
     sweep.terms = shape.C
     sweep.row = sweep.row_step = sweep.init_step = 0
+    sweep.t_step = nv * VECTOR_BYTES
+    sweep.ahead_step = nv * VECTOR_BYTES // <unsigned int> groups       # each term's part of the next weights
     for xi in range(POINTS * POINTS):
+        sweep.ahead = <const char*> (w + xi_vectors(shape, nv))
         for i in range(groups):
             first = split(b.tiles, groups, i)
             count = split(b.tiles, groups, i + 1) - first
             filter_tile_any(&sweep, b.v + xi * b.slab + first * shape.item, w, <const lane*> b.zeros,
                             <lane*> b.m + (xi * b.tiles + first) * nv, 1, <int> count, nv)
+            sweep.ahead += sweep.ahead_step * shape.C
         w += xi_vectors(shape, nv)
     while not winograd_outputs(shape, g, b, direct, filters, nv, again, like, m) and not again:
         again = True
