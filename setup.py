@@ -28,6 +28,9 @@ DIRECTIVES = {
 # FMAs may replace a * b + c, but nothing else about floating point is relaxed: never -ffast-math.
 # Debugging information would be six sevenths of the wheel.
 OPTIMISE = ["-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno"]
+# Intel's processors from 2015 to 2020 decode code anew each time where a jump crosses or ends at a multiple of 32 bytes
+# (their erratum "jump conditional code"): the assembler keeps jumps away from these. It gains 1.5 % on average there.
+KEEP_JUMPS = ["-Wa,-mbranches-within-32B-boundaries", "-mbranches-within-32B-boundaries"]  # GCC's, and Clang's
 INLINE = ("CYTHON_INLINE", "__inline__ __attribute__((__always_inline__, __unused__))")
 ISA_FLAGS = {
     "baseline": ["-march=x86-64-v2"],
@@ -65,28 +68,33 @@ EXTENSIONS = [
 ]
 
 
-class BuildWithOpenMP(build_ext):
-    """Give the threads module OpenMP where the compiler has it; without, the library is built serial and says so."""
+class BuildWithOptions(build_ext):
+    """Use what not every compiler has. Without OpenMP the library is built serial, and says so."""
 
     def build_extensions(self):
         threads = next(extension for extension in self.extensions if extension.name == "fastconv._threads")
-        if self.has_openmp():
+        if self.compiles("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n", "-fopenmp"):
             threads.extra_compile_args += ["-fopenmp"]
             threads.extra_link_args += ["-fopenmp"]
         else:
             print("fastconv: this compiler has no OpenMP; building without threads", file=sys.stderr)
+        known = [flag for flag in KEEP_JUMPS if X86 and self.compiles("int main(void) { return 0; }\n", flag)]
+        for extension in self.extensions:
+            if extension.name.startswith("fastconv._kernels."):
+                extension.extra_compile_args += known[:1]
         self.parallel = self.parallel or os.cpu_count()
         super().build_extensions()
 
-    def has_openmp(self):
+    def compiles(self, text, flag):
+        """Whether the compiler makes a program of this, with this flag."""
         with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder, "openmp.c")
-            source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
-            compiler = [*self.compiler.compiler_so, "-fopenmp", str(source), "-o", str(source.with_suffix(""))]
+            source = Path(folder, "option.c")
+            source.write_text(text)
+            compiler = [*self.compiler.compiler_so, flag, str(source), "-o", str(source.with_suffix(""))]
             return subprocess.run(compiler, capture_output=True, check=False).returncode == 0
 
 
 setup(
     ext_modules=cythonize(EXTENSIONS, compiler_directives=DIRECTIVES, nthreads=os.cpu_count() or 1),
-    cmdclass={"build_ext": BuildWithOpenMP},
+    cmdclass={"build_ext": BuildWithOptions},
 )

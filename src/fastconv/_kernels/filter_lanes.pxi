@@ -378,7 +378,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     cdef const char* tile_a
     cdef FilterBlock b
     cdef FilterSweep g
-    cdef dim part, panel, tile, term, row, tile_bytes, units, ahead
+    cdef dim part, panel, tile, term, row, tile_bytes, units, tiles, ahead
     cdef dim panel_bytes = (1 + terms) * NV * VECTOR_BYTES
     cdef int m, um, nv
     b.stage = workspace + sum_bytes(grid)
@@ -403,7 +403,8 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     # Bytes of the weights that follow that each term asks for, so that all tiles together ask for all of them.
     ahead = 0
     if not shape.unpacked and (grid.parts > 1 or place.last - place.first > 1):
-        ahead = NV * VECTOR_BYTES // <unsigned int> (b.across * (ceil_div(b.rows, 2) if 2 * b.columns <= MR else b.rows))
+        tiles = b.across * (ceil_div(b.rows, 2) if 2 * b.columns <= MR else b.rows)
+        ahead = NV * VECTOR_BYTES // <unsigned int> tiles
     # Loop 3: parts of the reduction.
     term = 0
     for part in range(grid.parts):

@@ -6,8 +6,8 @@
 # one panel are computed, the next one is staged, some channels after each tile, which has asked for their lines: x
 # arrives while there is something to do. With a stride or padding only the staging differs.
 #
-# Packed weights: for each group, the filters' biases; then for each panel of up to MR filters, [c][filter]. Panels are of
-# nearly equal size.
+# Packed weights: for each group, the filters' biases; then for each panel of up to MR filters, [c][filter]. Panels are
+# of nearly equal size.
 
 cdef enum:
     MATRIX_LEAST = 4 * NV * VECTOR_BYTES // 4       # fewest pixels of a block, if there are as many
@@ -52,7 +52,7 @@ cdef struct MatrixStage:
 
 cdef inline void stage_pixels(const Shape* shape, const MatrixStage* s, dim first, dim count, dim c, dim last,
                               dim width, char* to) noexcept nogil:
-    """Pixels first .. first+count-1 of y's sequence, of channels c .. last-1: [c][pixel], `width` of them with zeros."""
+    """Pixels first .. first+count-1 of y's sequence, of channels c .. last-1: [c][pixel], `width` each with zeros."""
     cdef dim item = shape.item
     cdef dim lanes = lanes_of(shape)
     cdef dim full = NV * VECTOR_BYTES
@@ -93,8 +93,8 @@ cdef inline void lines_ahead(const Shape* shape, const MatrixStage* s, dim filte
                              dim* t_lines) noexcept nogil:
     """Where the lines of a share of a panel's channels stand, spread over the terms of a tile; and those of results.
 
-    The first pixel's own line has mostly come with the panel before. Results' lines, two a filter, are asked for by half
-    of the terms, as they are wanted at the end of the tile.
+    The first pixel's own line has mostly come with the panel before. Results' lines, two a filter, are asked for by
+    half of the terms, as they are wanted at the end of the tile.
     """
     cdef dim rows = shape.p_step if shape.Q < filter_width(shape) else 1        # of x, that a panel goes over
     cdef dim span = rows * filter_width(shape) * shape.q_step * s.x.w

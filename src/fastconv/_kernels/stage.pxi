@@ -178,6 +178,14 @@ cdef void gather_rows(const Shape* shape, const Image* x, const char* image, dim
         gather_row_inline(shape, x, image, c, h + i * h_step, first, count, to + i * pitch)
 
 
+cdef inline const char* row_in_x(const Image* x, const char* image, dim c, dim h, dim first) noexcept nogil:
+    """Where columns of the padded image from `first` on stand in x, about: to ask for them, not to read."""
+    if x.rows != NULL:
+        h = max(<dim> 0, x.rows[h])
+        first = max(<dim> 0, first - x.left)
+    return image + c * x.c + h * x.h + first * x.w
+
+
 cdef inline const char* image_row(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim first,
                                   dim count, char* line) noexcept nogil:
     """Where columns first .. first+count-1 of a row stand one after the other: in x, or copied to `line`."""

@@ -36,7 +36,7 @@ cdef enum:
     LEAST_TERMS = 144               # of the direct sum; with fewer, the transforms' rounding could pass the error bound
     UNSEEN = 4                      # times that the largest weight may be larger than those that a corner meets
     DISTURBANCE = 5                 # mean sums of magnitudes that a large edge may weigh
-    BLOCK_TILES = 64                # most and fewest tiles of a block, if there are as many
+    BLOCK_TILES = 28                # most and fewest tiles of a block, if there are as many
     LEAST_TILES = 2 * MR
     WINOGRAD_BYTES = 384 * 1024     # of a block's V, about
 
@@ -218,6 +218,7 @@ cdef inline void winograd_row(const Shape* shape, const WinogradBlock* b, dim c,
     cdef char* lines = b.rows_of_x + POINTS * b.row_bytes
     cdef char* v = b.v + (c * b.tiles + row * b.columns) * item
     cdef const char* source[POINTS]
+    cdef const char* ahead[POINTS]      # the same rows of the next channel, which lie in other pages
     cdef lane x[POINTS]
     cdef lane t[POINTS]
     cdef lane following[MOST_TILE]
@@ -225,9 +226,11 @@ cdef inline void winograd_row(const Shape* shape, const WinogradBlock* b, dim c,
     cdef dim i, j, at
     cdef int k
     for i in range(POINTS):
+        source[i] = ahead[i] = b.zeros
         if top + i >= shape.P + shape.R - 1:
-            source[i] = b.zeros
             continue
+        if c + 1 < shape.C:
+            ahead[i] = row_in_x(b.x, b.image, c + 1, top + i, first)
         line = b.rows_of_x + i * b.row_bytes
         source[i] = image_row(shape, b.x, b.image, c, top + i, first, count, line)
         if count < lanes and source[i] != line:
@@ -240,6 +243,7 @@ cdef inline void winograd_row(const Shape* shape, const WinogradBlock* b, dim c,
             at = min(at, count - lanes)
         for k in range(POINTS):
             x[k] = (<const lane*> (source[k] + at * item))[0]
+            prefetch(ahead[k] + at * item)
         transform_x(x, t)
         for k in range(POINTS):
             (<lane*> (lines + k * b.row_bytes + at * item))[0] = t[k]
@@ -263,6 +267,7 @@ cdef inline void winograd_row(const Shape* shape, const WinogradBlock* b, dim c,
             transform_x(x, t)
             for k in range(POINTS):
                 (<lane*> (v + (i * POINTS + k) * b.slab + at * item))[0] = t[k]
+                prefetch_to_write(v + (i * POINTS + k) * b.slab + at * item + b.tiles * item, 1)
             at += lanes
 
 
