@@ -98,7 +98,7 @@ def inputs_stay_unmodified():
 def run_python(isa):
     """Run a script in a Python of its own, with the same kernels forced; returns the completed process."""
 
-    def run(script, timeout=60, **environment):
+    def run(script, timeout=300, **environment):  # seconds; with sanitizers a minute isn't enough
         return subprocess.run(
             [sys.executable, "-c", script],
             env=os.environ | {"FASTCONV_ISA": isa} | environment,
