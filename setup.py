@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from itertools import islice
 from pathlib import Path
 
 import numpy
@@ -78,10 +79,11 @@ class BuildWithOptions(build_ext):
             threads.extra_link_args += ["-fopenmp"]
         else:
             print("fastconv: this compiler has no OpenMP; building without threads", file=sys.stderr)
-        known = [flag for flag in KEEP_JUMPS if X86 and self.compiles("int main(void) { return 0; }\n", flag)]
+        keep = (flag for flag in KEEP_JUMPS if X86 and self.compiles("int main(void) { return 0; }\n", flag))
+        flags = list(islice(keep, 1))
         for extension in self.extensions:
             if extension.name.startswith("fastconv._kernels."):
-                extension.extra_compile_args += known[:1]
+                extension.extra_compile_args += flags
         self.parallel = self.parallel or os.cpu_count()
         super().build_extensions()
 

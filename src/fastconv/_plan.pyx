@@ -16,7 +16,7 @@ from numpy cimport ndarray
 from fastconv import _kernels
 
 from fastconv._kernels.kernel cimport (
-    DIRECT, dim, FILTERS, Image, is_float, KERNELS, KernelTable, PIXELS, SEPARABLE, Shape, Weights,
+    DIRECT, dim, FILTERS, Image, is_float, KERNELS, KernelTable, LINE, line_from, PIXELS, SEPARABLE, Shape, Weights,
 )
 from fastconv._problem cimport padding_map, Problem
 from fastconv._spectral cimport available, Cut, cut_problem, least_cycles, Spectra, transformed
@@ -194,9 +194,9 @@ cdef str method_name(const Recipe* recipe):
 
 
 cdef char* allocate(dim size, str purpose) except NULL:
-    """`size` bytes on a 64-byte boundary, to be freed with free()."""
+    """`size` bytes on a cache line, to be freed with free()."""
     cdef void* memory = NULL
-    if posix_memalign(&memory, HUGE_PAGE if size >= HUGE_PAGE else 64, max(size, 64)) != 0:
+    if posix_memalign(&memory, HUGE_PAGE if size >= HUGE_PAGE else LINE, max(size, LINE)) != 0:
         raise MemoryError(f"can't allocate {size} bytes for {purpose}")
     if size >= HUGE_PAGE:
         # Weights that are read once for each block of y would miss the page tables' cache as often.
@@ -212,10 +212,10 @@ cdef dim* copied_map(ndarray places) except NULL:
 
 
 cdef char* small_memory(Small* small, dim size):
-    """`size` bytes of small on a 64-byte boundary, if there are as many; or NULL."""
+    """`size` bytes of small on a cache line, if there are as many; or NULL."""
     if small == NULL or size > SMALL_BYTES:
         return NULL
-    return small.bytes + (-<size_t> small.bytes) % 64
+    return line_from(small.bytes)
 
 
 cdef void look_at_weights(Recipe* recipe, object method, bint once, const Weights* weights):

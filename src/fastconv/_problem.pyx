@@ -13,13 +13,13 @@ from libc.string cimport memcpy, memset
 from numpy cimport ndarray
 
 from fastconv._kernels.kernel cimport (
-    BYTES, ceil_div, dim, FLOAT32, FLOAT64, Image, INT32, INT64, PAIRS, Shape, SHORTS, UNSIGNED_BYTES, Weights,
+    BYTES, ceil_div, dim, FLOAT32, FLOAT64, Image, INT32, INT64, LINE, line_from, PAIRS, Shape, SHORTS,
+    UNSIGNED_BYTES, Weights,
 )
 
 cnp.import_array()
 
 cdef enum:
-    LINE = 64               # bytes of a cache line
     ALIGNED = 1 << 16       # bytes of a result from which on it is worth a view to let it begin with one
 
 cdef dim MOST_BYTES = 1 << 62  # larger than any memory, and far from where a product would wrap
@@ -575,8 +575,7 @@ cdef ndarray new_array(int ndim, cnp.npy_intp* sizes, int typenum):
         return cnp.PyArray_EMPTY(ndim, sizes, typenum, 0)
     size += LINE
     memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
-    array = cnp.PyArray_SimpleNewFromData(ndim, sizes, typenum, cnp.PyArray_BYTES(memory)
-                                          + (-<size_t> cnp.PyArray_BYTES(memory)) % LINE)
+    array = cnp.PyArray_SimpleNewFromData(ndim, sizes, typenum, line_from(cnp.PyArray_BYTES(memory)))
     cnp.set_array_base(array, memory)
     return array
 

@@ -15,8 +15,8 @@ from libc.string cimport memcpy, memset
 from numpy cimport ndarray
 
 from fastconv._kernels.kernel cimport (
-    ceil_div, dim, FILTERS, FLOAT32, Image, image_from, Kernel, KernelTable, PIXELS, Product, reach_h, reach_w, Shape,
-    split, Weights,
+    ceil_div, dim, FILTERS, FLOAT32, Image, image_from, Kernel, KernelTable, line_from, PIXELS, Product, reach_h,
+    reach_w, Shape, split, Weights, whole_lines,
 )
 
 cnp.import_array()
@@ -163,7 +163,7 @@ cdef inline dim plane_bytes(const KernelTable* table, const Shape* shape, const 
 
 cdef dim own_bytes(const KernelTable* table, const Shape* shape, const Cut* cut) noexcept nogil:
     """Of a worker's workspace: lines, planes of spectra, and two measures of each row."""
-    return (ceil_div(lines_bytes(table, shape, cut), 64) * 64 + 3 * cut.vectors * plane_bytes(table, shape, cut)
+    return (whole_lines(lines_bytes(table, shape, cut)) + 3 * cut.vectors * plane_bytes(table, shape, cut)
             + 2 * shape.C * x_rows(shape, cut) * sizeof(double))
 
 
@@ -173,7 +173,7 @@ cdef inline int numpy_type(const Shape* shape) noexcept nogil:
 
 cdef char* aligned(ndarray memory):
     """The first address of an array of bytes that is a multiple of 64."""
-    return cnp.PyArray_BYTES(memory) + (-<size_t> cnp.PyArray_BYTES(memory)) % 64
+    return line_from(cnp.PyArray_BYTES(memory))
 
 
 cdef Spectra transformed(const KernelTable* table, const Shape* shape, const Weights* weights):
@@ -340,7 +340,7 @@ cdef class Spectra:
         b.columns = min(cut.columns, shape.Q - b.q)
         b.x_rows = reach_h(shape, b.rows)
         b.lines = workspace
-        b.planes = workspace + ceil_div(lines_bytes(self.table, shape, cut), 64) * 64
+        b.planes = workspace + whole_lines(lines_bytes(self.table, shape, cut))
         b.squares = <double*> (b.planes + 3 * cut.vectors * plane_bytes(self.table, shape, cut))
         b.cores = b.squares + shape.C * b.x_rows
         b.w = aligned(self.planes) + (b.group * 3 * cut.vectors * shape.K * shape.C * shape.R

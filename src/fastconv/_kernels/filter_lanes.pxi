@@ -220,8 +220,8 @@ cdef inline FilterGrid filter_grid(const Shape* shape, int workers) noexcept nog
     g.pitch = (g.m * shape.S if g.by_term else g.m + (shape.S - 1) * shape.s_step) * shape.item
     # Parts of the reduction: whole channels or rows of filters where they can be staged, or else any terms.
     must = shape.gathered or shape.q_step > 1
-    g.shared = (reach_h(shape, g.rows) < g.rows * shape.R and shape.R * shape.S <= FILTER_KC
-                and (reach_h(shape, g.rows) | 1) * g.across * g.pitch <= STAGE_BYTES)
+    g.shared = reach_h(shape, g.rows) < g.rows * shape.R and shape.R * shape.S <= FILTER_KC
+    g.shared = g.shared and unit_bytes(shape, &g) <= STAGE_BYTES
     g.unit = shape.R * shape.S if g.shared else shape.S
     g.staged = must or (shape.C * shape.H * shape.W * shape.item > SMALL_IMAGE and g.unit <= FILTER_KC
                         and unit_bytes(shape, &g) <= STAGE_BYTES)
@@ -440,7 +440,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
                 init = <const vec*> late
                 w = init + nv if part == 0 else init
             else:
-                init = <const vec*> packed + place.group * group_bytes(shape) // VECTOR_BYTES + panel * NV * (1 + terms)
+                init = <const vec*> (packed + place.group * group_bytes(shape) + panel * panel_bytes)
                 w = init + nv + term * nv
             # The weights that follow arrive while the tiles are computed.
             g.ahead = <const char*> w

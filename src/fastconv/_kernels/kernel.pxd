@@ -25,6 +25,9 @@ cdef enum:
     SEPARABLE = 5
     KERNELS = 6
 
+cdef enum:
+    LINE = 64               # bytes of a cache line
+
 cdef struct Shape:
     DType dtype
     dim item                # bytes of one value
@@ -124,6 +127,16 @@ cdef inline dim ceil_div(dim a, dim b) noexcept nogil:
     if a <= b:
         return a > 0
     return (a + b - 1) // b
+
+
+cdef inline dim whole_lines(dim size) noexcept nogil:
+    """size, to the end of its last cache line."""
+    return (size + LINE - 1) // LINE * LINE
+
+
+cdef inline char* line_from(char* address) noexcept nogil:
+    """The first address from here on where a cache line begins."""
+    return address + (-<size_t> address) % LINE
 
 
 cdef inline dim split(dim total, dim parts, dim i) noexcept nogil:

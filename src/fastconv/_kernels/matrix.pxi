@@ -80,15 +80,6 @@ cdef inline void stage_pixels(const Shape* shape, const MatrixStage* s, dim firs
             p += 1
 
 
-cdef inline const char* where_staged(const Shape* shape, const MatrixStage* s, dim first, dim c) noexcept nogil:
-    """Where a panel's first pixel stands in x, if that isn't padded."""
-    cdef dim p
-    if s.flat:
-        return s.image + c * s.x.c + first * shape.item
-    p = first // shape.Q
-    return s.image + c * s.x.c + p * shape.p_step * s.x.h + (first - p * shape.Q) * shape.q_step * s.x.w
-
-
 cdef inline void lines_ahead(const Shape* shape, const MatrixStage* s, dim filters, dim* lines,
                              dim* t_lines) noexcept nogil:
     """Where the lines of a share of a panel's channels stand, spread over the terms of a tile; and those of results.
@@ -149,6 +140,7 @@ cdef inline void matrix_block(const Shape* shape, const MatrixGrid* g, const cha
     cdef FilterSweep sweep
     cdef dim panel, c, k, filters, inside, following, i
     cdef int nv, next_nv
+    cdef const char* ahead
     cdef char* to
     s.x = x
     s.image = x.data + place.n * x.n + place.group * shape.C * x.c
@@ -168,13 +160,17 @@ cdef inline void matrix_block(const Shape* shape, const MatrixGrid* g, const cha
     while first < end:
         following = min(width, end - first - inside)
         next_nv = <int> ceil_div(following, lanes)
+        ahead = s.image
+        if following > 0:
+            i = (first + inside) // shape.Q
+            ahead = row_in_x(x, s.image, 0, i * shape.p_step, (first + inside - i * shape.Q) * shape.q_step)
         c = 0
         for panel in range(place.first, place.last):
             k = split(shape.K, g.panels, panel)
             filters = split(shape.K, g.panels, panel + 1) - k
             sweep.term = filters * item
             to = y + (k * pixels + first) * item
-            sweep.ahead = where_staged(shape, &s, first + inside, c)
+            sweep.ahead = ahead + c * x.c
             sweep.t_step = pixels * item if inside == width else nv * VECTOR_BYTES
             matrix_tile(&sweep, w + k * shape.C * item, <const vec*> stage, <const vec*> (bias + k * item),
                         <vec*> to if inside == width else sums, <int> filters, nv)

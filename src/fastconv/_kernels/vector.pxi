@@ -115,7 +115,6 @@ cdef extern from *:
 
 cdef enum:
     MOST_LANES = 16
-    LINE = 64               # bytes of a cache line
     TASK_WORK = 200_000_000     # multiply-adds in a task, about, so that Ctrl-C is heard in time
 
 ctypedef fused vec:
@@ -261,10 +260,6 @@ cdef inline void copy_scalar(char* to, const char* value, dim item) noexcept nog
 cdef inline dim lanes_of(const Shape* shape) noexcept nogil:
     """Lanes of a full vector. Without a division: they cost more than all else in a small problem."""
     return VECTOR_BYTES // 4 if shape.item == 4 else VECTOR_BYTES // 8
-
-
-cdef inline dim whole_lines(dim size) noexcept nogil:
-    return (size + LINE - 1) // LINE * LINE
 
 
 cdef inline dim whole_vectors(dim size) noexcept nogil:
