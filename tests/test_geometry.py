@@ -344,3 +344,21 @@ def test_non_finite_weights_and_pad_values(value, method):
     beyond = oracle.correlate(nowhere, everywhere, padding=2, stride=2, groups=2, pad_value=1)[0] > 0
     assert np.array_equal(~np.isfinite(y), beyond)
     assert same_bits(y[~beyond], clean[~beyond])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_steps_that_are_never_taken(method):
+    """However large they are, nothing is done for them. Not timed: each took years."""
+    x = np.arange(2 * 3 * 40.0, dtype=np.float32).reshape(2, 3, 40)
+    w = np.ones((4, 2, 1, 1) if method == "direct-matrix" else (4, 2, 3, 40), np.float32)
+    huge = (2**32, 2**55)
+    for options in ({"stride": huge}, {"mode": "full", "stride": huge}, {"mode": "full", "stride": huge[::-1]}):
+        try:
+            y = fastconv.correlate(x, w, method=method, **options)
+        except ValueError as error:
+            assert "can't compute" in str(error)  # noqa: PT017
+            continue
+        plain = {name: value for name, value in options.items() if name == "mode"}
+        assert np.array_equal(y, fastconv.correlate(x, w, method="direct", **plain)[:, :1, :1])
+    w = w[..., :1, :1]
+    assert np.array_equal(fastconv.correlate(x, w, dilation=huge), fastconv.correlate(x, w))

@@ -1,4 +1,4 @@
-"""Subnormal numbers, in images and in results: exact where they were, and computed from multiples of them."""
+"""Subnormal numbers, in images, weights and results: exact where they were, and computed from multiples of them."""
 
 import numpy as np
 import oracle
@@ -163,3 +163,107 @@ def test_strides_of_images(dtype):
     assert same_bits(fastconv.correlate(x[:, ::-2, ::2].astype(x.dtype.newbyteorder()), w), y)
     for workers in (2, 5):
         assert same_bits(fastconv.correlate(x[:, ::-2, ::2], w, workers=workers), y)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("method", METHODS)
+def test_weights_that_are_subnormal(method, options, dtype):
+    """Integers again, as multiples in the filters, and in one of three images as well: there nothing is left."""
+    rng = RNG(12)
+    groups = options.get("groups", 1)
+    x = rng.integers(-9, 10, (3, groups * 8, 40, 44)).astype(dtype)
+    x[1] = integers(rng, x[1].shape, dtype)
+    for R, S in ((1, 1), (3, 3), (5, 5)):
+        w = (weights(rng, (groups * 6, 8, R, S), np.float64, method) * least(dtype)).astype(dtype)
+        bias = rng.integers(-9, 10, groups * 6).astype(dtype)
+        image = np.ascontiguousarray(np.moveaxis(x, 1, -1)) if "layout" in options else x
+        if not can(w, image.shape, method, **options):
+            continue
+        plain = {name: value for name, value in options.items() if name != "layout"}
+        for b in (None, (bias * least(dtype)).astype(dtype), bias):
+            exact, bound = oracle.correlate(x, w, b, **plain)
+            y = fastconv.correlate(image, w, method=method, bias=b, **options)
+            for n in range(3):
+                each = fastconv.correlate(image[n], w, method=method, bias=b, workers=3, **options)
+                assert same_bits(each.copy(), y[n].copy())
+            y = np.moveaxis(y, -1, 1) if "layout" in options else y
+            assert (abs(y - exact) <= bound.max() + least(dtype)).all()
+            if method.startswith("direct"):
+                assert np.array_equal(y, exact.astype(dtype))
+
+
+@pytest.mark.parametrize("method", ["direct", "direct-pixels", "direct-filters", "winograd", "fft"])
+def test_weights_whose_tails_are_subnormal(method, dtype):
+    """As a narrow Gaussian's in a large window; from 1 down to the smallest number there is."""
+    size = 3 if method == "winograd" else 17
+    tails = np.linspace(0, 1, size * size).reshape(size, size) * np.log2(least(dtype))
+    w = np.repeat([2.0**tails, -(2.0**tails.T)], 16, 0).reshape(2, 16, size, size).astype(dtype)
+    x = RNG(13).standard_normal((1, 16, 60, 70)).astype(dtype)
+    exact, bound = oracle.correlate(x, w)
+    if not method.startswith("direct"):
+        bound = bound.max()
+    plan = fastconv.Plan(w, x.shape, method=method)
+    assert (abs(plan(x) - exact) <= bound + 16 * size * size * least(dtype)).all()
+    up = 120 if dtype == "float32" else 1000  # and sums that the multiple's range doesn't hold
+    large = np.ldexp(plan(np.ldexp(x, up)).astype(np.longdouble), -up)
+    assert (abs(large - exact) <= bound + 16 * size * size * least(dtype)).all()
+
+
+@pytest.mark.parametrize("other", [np.inf, -np.inf, np.nan])
+def test_weights_that_are_subnormal_of_images_that_are_not_finite(other, dtype):
+    """What sees none of it is as exact as ever."""
+    x = RNG(14).integers(-9, 10, (1, 16, 60, 70)).astype(dtype)
+    w = integers(RNG(15), (3, 16, 3, 3), dtype)
+    exact = oracle.correlate(x, w)[0]
+    x[0, 0, 30, 30] = other
+    for method in ("direct-pixels", "direct-filters", "winograd"):
+        y = fastconv.Plan(w, x.shape, method=method, bias=np.zeros(3, dtype))(x)
+        with np.errstate(invalid="ignore"):
+            seen = np.isfinite(oracle.correlate(x, w)[0])
+        assert np.array_equal(np.isfinite(y), seen)
+        assert (abs(y - exact)[seen] <= 100 * least(dtype)).all()
+
+
+@pytest.mark.parametrize("other", [np.inf, np.nan, "max"])
+def test_weights_that_no_factor_suits(other, dtype):
+    x = RNG(16).integers(-9, 10, (1, 2, 60, 70)).astype(dtype)
+    w = integers(RNG(17), (3, 2, 3, 3), dtype)
+    w[1, 1, 1, 1] = np.finfo(dtype).max / 128 if other == "max" else other
+    y = fastconv.correlate(x, w, method="direct")
+    with np.errstate(invalid="ignore"):
+        exact, bound = oracle.correlate(x, w)
+        assert np.array_equal(np.isfinite(y), np.isfinite(exact))
+        seen = np.isfinite(exact)
+        assert (abs(y - exact)[seen] <= bound[seen] + 18 * least(dtype)).all()
+
+
+def test_strides_of_weights(dtype):
+    """Of filters that can be read as one row, or as rows of channels, or not at all."""
+    x = RNG(18).standard_normal((4, 60, 70)).astype(dtype)
+    wide = integers(RNG(19), (10, 4, 6, 6), dtype)
+    wide[::2] += RNG(20).standard_normal(wide[::2].shape).astype(dtype)
+    for part in (np.s_[:], np.s_[::2], np.s_[:, ::-1], np.s_[:, :, ::2], np.s_[..., ::-1, ::-1], np.s_[..., 1:3]):
+        w = wide[part]
+        y = fastconv.correlate(x, w.copy())
+        assert same_bits(fastconv.correlate(x, w), y)
+        assert same_bits(fastconv.correlate(x, np.asfortranarray(w)), y)
+        assert same_bits(fastconv.correlate(x, w.astype(w.dtype.newbyteorder())), y)
+        assert same_bits(fastconv.convolve(x, w[..., ::-1, ::-1]), y)
+        assert same_bits(fastconv.convolve(x, w[:, ::-1, ::-1, ::-1], flip_channels=True), y)
+        assert same_bits(fastconv.Plan(w, x.shape)(x), y) or fastconv.Plan(w, x.shape).method != "direct-filters"
+
+
+def test_a_plan_keeps_its_own_subnormal_weights(dtype):
+    rng = RNG(21)
+    x, w, bias = rng.standard_normal((8, 40, 44)).astype(dtype), integers(rng, (5, 8, 3, 3), dtype), np.ones(5, dtype)
+    for b in (None, bias):
+        given = w.copy()
+        plan = fastconv.Plan(given, x.shape, bias=b)
+        y = plan(x)
+        infinite = np.where(x == x.max(), np.inf, x).astype(dtype)
+        z = plan(infinite)
+        given[...] = 0
+        if b is not None:
+            b[...] = 0
+        assert same_bits(plan(x), y)
+        assert same_bits(plan(infinite), z)

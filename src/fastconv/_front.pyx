@@ -173,8 +173,8 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
         Whether the channels of x and of the result are their third axis from last, or their last. Of w they are the
         second of four in both.
     bias : array_like, (K,), optional
-        What each filter's sum begins with, or ends with where an image holds subnormal numbers. Cast to the result's
-        dtype.
+        What each filter's sum begins with, or ends with where an image or w holds subnormal numbers. Cast to the
+        result's dtype.
     out : ndarray, optional
         Where the result goes: of its shape and dtype, C-contiguous, and apart from the inputs in memory.
     dtype : dtype, optional

@@ -17,7 +17,10 @@ cdef struct Recipe:
     const Kernel* direct        # for images that the kernel isn't trusted with
     int method
     double cycles               # predicted, of one image
-    Weights weights             # as they came: where there are biases, they stay as long as the recipe
+    Weights weights             # that are packed: where there are biases, they stay as long as the recipe
+    char* multiple              # if they hold subnormal numbers a copy, which the recipe owns, and weights are,
+    int exponent                # times 2^exponent, without biases; or NULL, and 0
+    const char* bias            # as it came
     PyObject* spectra           # of method "fft" the Spectra, which the recipe owns, and no kernel; or NULL
     char* packed
     bint owned                  # whether packed is to be freed

@@ -233,17 +233,40 @@ cdef void look_at_weights(Recipe* recipe, object method, bint once, const Weight
 cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* small) except -1:
     """Choose the kernel, pack the weights, map the padding. The recipe's problem is set; release() frees all of it.
 
-    With `small`, weights may be packed there, for a single call, or as they are needed: they have to stay until then.
+    With `small`, weights may be packed there, for a single call, or as they are needed: they, and the recipe where it
+    is, have to stay until then.
     """
     cdef const Shape* shape = &recipe.problem.shape
+    cdef double work = <double> shape.G * shape.K * shape.C * shape.R * shape.S * shape.P * shape.Q
+    own_nothing(recipe)
+    recipe.weights = weights[0]
+    recipe.bias = weights.bias
+    recipe.exponent = 0
+    if is_float(shape) and work > SCALED and table.weights_have_subnormals(shape, weights):
+        recipe.multiple = allocate(weights_bytes(shape), "a multiple of weights")
+        recipe.exponent = table.scale_weights(shape, &recipe.weights, recipe.multiple)
+        if recipe.exponent != 0:
+            recipe.weights.bias = NULL
+    return prepare_kernel(recipe, method, small)
+
+
+cdef inline dim weights_bytes(const Shape* shape) noexcept nogil:
+    return shape.G * shape.K * shape.C * shape.R * shape.S * shape.item
+
+
+cdef inline void own_nothing(Recipe* recipe) noexcept nogil:
+    recipe.owned = False
+    recipe.packed = recipe.multiple = NULL
+    recipe.rows = recipe.columns = NULL
+    recipe.spectra = NULL
+
+
+cdef int prepare_kernel(Recipe* recipe, object method, Small* small) except -1:
+    """Of a recipe whose problem and weights are set, and that owns no more than them, all else."""
+    cdef const Shape* shape = &recipe.problem.shape
+    cdef const Weights* weights = &recipe.weights
     cdef Spectra spectra
     cdef dim size
-    recipe.owned = False
-    recipe.packed = NULL
-    recipe.rows = NULL
-    recipe.columns = NULL
-    recipe.spectra = NULL
-    recipe.weights = weights[0]
     look_at_weights(recipe, method, small != NULL, weights)
     recipe.method = choose_method(method, &recipe.problem, small != NULL)
     if recipe.method == FFT:
@@ -297,9 +320,10 @@ cdef void release(Recipe* recipe) noexcept:
     recipe.spectra = NULL
     if recipe.owned:
         free(recipe.packed)
+    free(recipe.multiple)
     free(recipe.rows)
     free(recipe.columns)
-    recipe.packed = NULL
+    recipe.packed = recipe.multiple = NULL
     recipe.rows = recipe.columns = NULL
 
 
@@ -347,15 +371,15 @@ cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except
         return 0
     x.rows = recipe.rows
     x.columns = recipe.columns
-    if not is_float(shape) or recipe.cycles < SCALED or not any_subnormals(shape, x):
+    if not is_float(shape) or recipe.exponent == 0 and (recipe.cycles < SCALED or not any_subnormals(shape, x)):
         return execute_trusted(recipe, x, y, workers)
     # Image by image: what is done to one must not depend on the others.
     for n in range(shape.N):
         one = one_image(recipe)
         image = image_at(x, n)
         y_image = y + n * result_bytes(shape)
-        if not (table.has_subnormals(shape, &image) and execute_scaled(&one, &image, y_image, workers)):
-            execute_trusted(&one, &image, y_image, workers)
+        if not execute_scaled(&one, &image, y_image, workers):
+            execute_as_it_came(&one, &image, y_image, workers)
     return 0
 
 
@@ -388,47 +412,69 @@ cdef bint any_subnormals(const Shape* shape, const Image* x):
 
 
 cdef int execute_scaled(const Recipe* recipe, const Image* x, char* y, object workers) except -1:
-    """Compute an image with subnormal numbers from a multiple of it; False where that can't be, with anything in y.
+    """Compute an image from multiples of it and the weights; False where that can't be, with anything in y.
 
     Without biases, which may be of another order: they are added at the end.
     """
     cdef const Shape* shape = &recipe.problem.shape
     cdef Image image = x[0]
-    cdef int exponent
+    cdef int exponent = 0
     cdef char* copy = NULL
     try:
-        copy = allocate(shape.G * shape.C * shape.H * shape.W * shape.item, "a multiple of an image")
-        with nogil:
-            exponent = table.scale_image(shape, &image, copy)
+        if table.has_subnormals(shape, &image):
+            copy = allocate(shape.G * shape.C * shape.H * shape.W * shape.item, "a multiple of an image")
+            with nogil:
+                exponent = table.scale_image(shape, &image, copy)
+        exponent += recipe.exponent
         if exponent == 0:
             return False
         if recipe.weights.bias == NULL:
             execute_trusted(recipe, &image, y, workers)
         else:
-            execute_unbiased(recipe, &image, y, workers)
+            execute_otherwise(recipe, False, &image, y, workers)
     except MemoryError:     # there may be enough to do without
         return False
     finally:
         free(copy)
     with nogil:
-        fits = table.unscale_result(shape, y, exponent, recipe.weights.bias)
+        fits = table.unscale_result(shape, y, exponent, recipe.bias)
     return fits
 
 
-cdef int execute_unbiased(const Recipe* recipe, Image* x, char* y, object workers) except -1:
-    """The recipe without its biases, as one for a single call."""
-    cdef Recipe plain = recipe[0]
-    cdef Weights weights = recipe.weights
-    cdef Small small
-    method = METHODS[recipe.method] if recipe.method < DIRECT else "auto"
-    weights.bias = NULL
-    plain.problem.shape.unpacked = False
+cdef int execute_as_it_came(const Recipe* recipe, Image* x, char* y, object workers) except -1:
+    """Compute an image from itself and the weights as they came, from which they are made again."""
+    cdef Recipe own = recipe[0]
+    cdef Shape values = recipe.problem.shape
+    cdef char* copy = NULL
+    if recipe.exponent == 0:
+        return execute_trusted(recipe, x, y, workers)
+    # To unscale_result the weights are an image's result.
+    values.P, values.Q, values.channels_last = values.C * values.R, values.S, False
     try:
-        prepare(&plain, method, &weights, &small)
-        x.rows, x.columns = plain.rows, plain.columns
-        execute_trusted(&plain, x, y, workers)
+        copy = allocate(weights_bytes(&values), "weights")
+        memcpy(copy, recipe.multiple, weights_bytes(&values))
+        with nogil:
+            table.unscale_result(&values, copy, recipe.exponent, NULL)
+        own.weights.data = copy
+        execute_otherwise(&own, True, x, y, workers)
     finally:
-        release(&plain)
+        free(copy)
+    return 0
+
+
+cdef int execute_otherwise(const Recipe* recipe, bint biased, Image* x, char* y, object workers) except -1:
+    """The recipe's weights, packed again, with biases or without, for a single call."""
+    cdef Recipe own = recipe[0]
+    cdef Small small
+    own_nothing(&own)
+    own.problem.shape.unpacked = False
+    own.weights.bias = recipe.bias if biased else NULL
+    try:
+        prepare_kernel(&own, METHODS[recipe.method] if recipe.method < DIRECT else "auto", &small)
+        x.rows, x.columns = own.rows, own.columns
+        execute_trusted(&own, x, y, workers)
+    finally:
+        release(&own)
     return 0
 
 

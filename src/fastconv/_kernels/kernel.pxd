@@ -114,9 +114,11 @@ cdef struct Products:
 cdef struct KernelTable:
     Kernel kernels[KERNELS]
     bint (*is_separable)(const Shape* shape, const Weights* w) noexcept nogil
-    # Images with subnormal numbers, which are computed from a multiple of them: see subnormal.pxi.
+    # Images and weights with subnormal numbers are computed from multiples of them: see subnormal.pxi.
     bint (*has_subnormals)(const Shape* shape, const Image* x) noexcept nogil
+    bint (*weights_have_subnormals)(const Shape* shape, const Weights* w) noexcept nogil
     int (*scale_image)(const Shape* shape, Image* x, char* to) noexcept nogil
+    int (*scale_weights)(const Shape* shape, Weights* w, char* to) noexcept nogil
     bint (*unscale_result)(const Shape* shape, char* y, int exponent, const char* bias) noexcept nogil
     Products products
 

@@ -29,6 +29,7 @@ cdef enum:
 cdef struct PixelTile:
     dim C, R, S
     const dim* column       # where the columns of a filter begin, in bytes
+    const dim* columns_end
     dim x_c, x_h            # byte strides of x, from one row of a filter to the next
     dim y_k, y_p            # byte strides of y
 
@@ -47,23 +48,30 @@ cdef struct PixelBlock:
     dim n, group, p_first, p_last, q_first, q_last, panel_first, panel_last
 
 
-cdef inline void pixel_row(vec* acc, const char* x, const char* w, const PixelTile* g, int km, int mp, int nv,
-                           int first, int last) noexcept nogil:
+cdef inline void pixel_row(vec* acc, const char* x, const char* w, dim w_step, const PixelTile* g, int km, int mp,
+                           int nv, int first, int last) noexcept nogil:
     """One row of x into rows first .. last-1 of y in the tile; w points at the weights that row 0 of y would take."""
     cdef vec b[PIXEL_NV]
     cdef dim item = itemsize(acc)
-    cdef dim s = 0
+    # Pointers that step: each other addition in this loop takes the place of a multiply-add.
+    cdef const dim* column = g.column
+    cdef const vec* at
     cdef int k, i, v
-    while True:
+    x = in_register(x)
+    if mp == 1:
         for v in range(nv):
-            b[v] = (<const vec*> (x + g.column[s]))[v]
+            prefetch(x + (nv + v) * VECTOR_BYTES)
+    while True:
+        at = <const vec*> (x + column[0])
+        for v in range(nv):
+            b[v] = at[v]
         for k in range(km):
             for i in range(first, last):
                 for v in range(nv):
                     acc[(k * mp + i) * nv + v] = fma(acc[(k * mp + i) * nv + v], b[v], w + (k - i * km) * item)
-        w += g.R * km * item
-        s += 1
-        if s >= g.S: break
+        w += w_step
+        column += 1
+        if column == g.columns_end: break
 
 
 cdef inline void pixel_tile(const PixelTile* g, const char* x, const char* w, const char* bias, vec* y,
@@ -71,7 +79,10 @@ cdef inline void pixel_tile(const PixelTile* g, const char* x, const char* w, co
     """km filters x mp rows x nv vectors of y. Assumes mp <= R."""
     cdef vec acc[PIXEL_MR * PIXEL_NV]
     cdef dim w_r = km * itemsize(y)
+    cdef dim w_s = g.R * w_r
     cdef dim c = g.C, h
+    cdef const char* row
+    cdef const char* taken
     cdef int k, i, v
     for k in range(km):
         for i in range(mp):
@@ -80,23 +91,29 @@ cdef inline void pixel_tile(const PixelTile* g, const char* x, const char* w, co
     # Each loop runs once at least. Were that left open, the compiler would take the sums through memory.
     while True:
         # A row of x enters the tile at its first row of y, later ones reach all rows, the last leave row by row.
-        if mp > 1: pixel_row(acc, x, w, g, km, mp, nv, 0, 1)
-        if mp > 2: pixel_row(acc, x + g.x_h, w + w_r, g, km, mp, nv, 0, 2)
-        if mp > 3: pixel_row(acc, x + 2 * g.x_h, w + 2 * w_r, g, km, mp, nv, 0, 3)
-        if mp > 4: pixel_row(acc, x + 3 * g.x_h, w + 3 * w_r, g, km, mp, nv, 0, 4)
-        if mp > 5: pixel_row(acc, x + 4 * g.x_h, w + 4 * w_r, g, km, mp, nv, 0, 5)
-        h = mp - 1
+        row = x
+        taken = w
+        if mp > 1: pixel_row(acc, row, taken, w_s, g, km, mp, nv, 0, 1)
+        if mp > 2: pixel_row(acc, row + g.x_h, taken + w_r, w_s, g, km, mp, nv, 0, 2)
+        if mp > 3: pixel_row(acc, row + 2 * g.x_h, taken + 2 * w_r, w_s, g, km, mp, nv, 0, 3)
+        if mp > 4: pixel_row(acc, row + 3 * g.x_h, taken + 3 * w_r, w_s, g, km, mp, nv, 0, 4)
+        if mp > 5: pixel_row(acc, row + 4 * g.x_h, taken + 4 * w_r, w_s, g, km, mp, nv, 0, 5)
+        row += (mp - 1) * g.x_h
+        taken += (mp - 1) * w_r
+        h = g.R - mp
         while True:
-            pixel_row(acc, x + h * g.x_h, w + h * w_r, g, km, mp, nv, 0, mp)
-            h += 1
-            if h >= g.R: break
-        if mp > 1: pixel_row(acc, x + h * g.x_h, w + h * w_r, g, km, mp, nv, 1, mp)
-        if mp > 2: pixel_row(acc, x + (h + 1) * g.x_h, w + (h + 1) * w_r, g, km, mp, nv, 2, mp)
-        if mp > 3: pixel_row(acc, x + (h + 2) * g.x_h, w + (h + 2) * w_r, g, km, mp, nv, 3, mp)
-        if mp > 4: pixel_row(acc, x + (h + 3) * g.x_h, w + (h + 3) * w_r, g, km, mp, nv, 4, mp)
-        if mp > 5: pixel_row(acc, x + (h + 4) * g.x_h, w + (h + 4) * w_r, g, km, mp, nv, 5, mp)
+            pixel_row(acc, row, taken, w_s, g, km, mp, nv, 0, mp)
+            row += g.x_h
+            taken += w_r
+            h -= 1
+            if h < 0: break
+        if mp > 1: pixel_row(acc, row, taken, w_s, g, km, mp, nv, 1, mp)
+        if mp > 2: pixel_row(acc, row + g.x_h, taken + w_r, w_s, g, km, mp, nv, 2, mp)
+        if mp > 3: pixel_row(acc, row + 2 * g.x_h, taken + 2 * w_r, w_s, g, km, mp, nv, 3, mp)
+        if mp > 4: pixel_row(acc, row + 3 * g.x_h, taken + 3 * w_r, w_s, g, km, mp, nv, 4, mp)
+        if mp > 5: pixel_row(acc, row + 4 * g.x_h, taken + 4 * w_r, w_s, g, km, mp, nv, 5, mp)
         x += g.x_c
-        w += g.R * g.S * w_r
+        w += g.S * w_s
         c -= 1
         if c == 0: break
     for k in range(km):
@@ -135,6 +152,13 @@ cdef inline void pixel_tile_any(const PixelTile* g, const char* x, const char* w
     elif PIXEL_NV == 4:
         if nv == 3: pixel_tile_nv(g, x, w, bias, y, km, mp, 3)
         else: pixel_tile_nv(g, x, w, bias, y, km, mp, 4)
+
+
+cdef inline int tile_vectors(dim left) noexcept nogil:
+    """Vectors in the next tile of a row: all it can hold, but the last two share evenly what is left for them."""
+    if PIXEL_NV < left < 2 * PIXEL_NV:
+        return <int> ((left + 1) // 2)
+    return <int> min(PIXEL_NV, left)
 
 
 cdef inline dim pixel_panels(const Shape* shape) noexcept nogil:
@@ -308,6 +332,7 @@ cdef inline void pixel_block(const Shape* shape, const PixelStage* stage, const 
         image = values
         y += block.p_first * g.y_p
     g.x_h = shape.r_step * x_h
+    g.columns_end = g.column + g.S
     # Loop 3: filters, a panel at a time, so that y is written in few streams, over a window of x that stays in a cache.
     for panel in range(block.panel_first, block.panel_last):
         km = <int> (fewest + (panel < wider))
@@ -316,10 +341,10 @@ cdef inline void pixel_block(const Shape* shape, const PixelStage* stage, const 
         p = area.p_first
         while p < area.p_last:
             mp = <int> min(rows, area.p_last - p)
-            # Loop 1: columns of y, nv vectors at a time; the last tile moves left to end with the block.
+            # Loop 1: columns of y, nv vectors at a time; the last moves left to end with the block.
             q = area.q_first
             while q < area.q_last:
-                nv = <int> min(PIXEL_NV, ceil_div(area.q_last - q, lanes))
+                nv = tile_vectors(ceil_div(area.q_last - q, lanes))
                 if q + nv * lanes > area.q_last:
                     if nv * lanes > area.q_last - area.q_first:
                         nv -= 1     # the block is at least one vector wide

@@ -1,7 +1,7 @@
 # Subnormal numbers, the smallest there are. To multiply by one takes the processor a hundred cycles or more, and
 # nothing may be flushed to zero. So an image that holds some is computed from a copy that is multiplied by a power of
-# two, and its result divided by that again, both exactly but where the result is subnormal itself: then it is rounded
-# once more.
+# two, weights that hold some likewise, and the result divided by both again, exactly but where it is subnormal itself:
+# then it is rounded once more.
 #
 # Neither step multiplies by a subnormal number, or to one. As an integer its bits count the smallest of them; written
 # behind the leading bit of 2^23 (in double precision 2^52) they are that number and the count, and back again.
@@ -25,14 +25,16 @@ cdef struct Format:
     # What is known of a floating-point format.
     int digits                  # behind the leading bit
     int least                   # exponent of the smallest normal number
-    int target, most            # the exponent that the largest value of a copy has, and the largest of a factor
+    int target, w_target        # the exponent that the largest value of a copy has: of images, and of weights
+    int most                    # and the largest exponent of a factor
 
 
 cdef inline Format format_of(const Shape* shape) noexcept nogil:
-    # With the largest values at the square root of the range, neither products with ordinary weights nor sums leave it.
+    # With the largest values at the square root of the range, neither products with ordinary weights nor sums leave it;
+    # nor do those of two copies, as weights are kept below that.
     if shape.item == 4:
-        return Format(23, -126, 60, 120)
-    return Format(52, -1022, 500, 1000)
+        return Format(23, -126, 60, 40, 120)
+    return Format(52, -1022, 500, 400, 1000)
 
 
 cdef inline bits bits_at(const char* address, bits like) noexcept nogil:
@@ -59,6 +61,13 @@ cdef inline bint row_has_subnormals(const char* row, dim step, dim count, int di
     return found
 
 
+cdef inline bint subnormals_in(const Shape* shape, const char* row, dim step, dim count) noexcept nogil:
+    cdef Format format = format_of(shape)
+    if shape.item == 4:
+        return row_has_subnormals(row, step, count, format.digits, <unsigned int> 0)
+    return row_has_subnormals(row, step, count, format.digits, <unsigned long long> 0)
+
+
 cdef inline dim divisor(dim a, dim b) noexcept nogil:
     """The greatest that both have."""
     while b > 0:
@@ -68,24 +77,48 @@ cdef inline dim divisor(dim a, dim b) noexcept nogil:
 
 cdef bint has_subnormals(const Shape* shape, const Image* x) noexcept nogil:
     """Whether some rows of an image, spread over all of it, hold any: so few that they are missed don't cost much."""
-    cdef Format format = format_of(shape)
     cdef dim rows = shape.G * shape.C * shape.H
     cdef dim step = min(rows * (shape.W + ROW_COST) // LOOKED_AT + 1, <dim> LOOKED_ROWS)
     cdef dim c = 0, h = 0
-    cdef const char* row
     while step > 1 and divisor(step, shape.H) > 1:     # or else they would be the same rows of all channels
         step -= 1
     while c < shape.G * shape.C and shape.H > 0:
-        row = x.data + c * x.c + h * x.h
-        if shape.item == 4:
-            if row_has_subnormals(row, x.w, shape.W, format.digits, <unsigned int> 0):
-                return True
-        elif row_has_subnormals(row, x.w, shape.W, format.digits, <unsigned long long> 0):
+        if subnormals_in(shape, x.data + c * x.c + h * x.h, x.w, shape.W):
             return True
         h += step
         while h >= shape.H:
             h -= shape.H
             c += 1
+    return False
+
+
+cdef inline dim as_images(const Shape* shape, const Weights* w, Shape* one, Image* filter) noexcept nogil:
+    """A filter as an image, with rows as long as the weights' strides let them be; returns how many there are."""
+    cdef dim filters = shape.G * shape.K
+    memset(filter, 0, sizeof(Image))
+    filter.data, filter.c, filter.h, filter.w = w.data, w.c, w.r, w.s
+    one[0] = shape[0]
+    one.G, one.H, one.W = 1, shape.R, shape.S
+    if one.H == 1 or filter.h == one.W * filter.w:
+        one.H, one.W = 1, one.H * one.W
+        if one.C == 1 or filter.c == one.W * filter.w:
+            one.C, one.W = 1, one.C * one.W
+            if filters == 1 or w.k == one.W * filter.w:
+                filters, one.W = 1, filters * one.W
+    return filters
+
+
+cdef bint weights_have_subnormals(const Shape* shape, const Weights* w) noexcept nogil:
+    """All of them are looked at: packing takes longer."""
+    cdef Shape one
+    cdef Image filter
+    cdef dim k, c, h
+    for k in range(as_images(shape, w, &one, &filter)):
+        for c in range(one.C):
+            for h in range(one.H):
+                if subnormals_in(shape, filter.data + c * filter.c + h * filter.h, filter.w, one.W):
+                    return True
+        filter.data += w.k
     return False
 
 
@@ -133,33 +166,73 @@ cdef inline void scale_values(const char* row, dim step, dim count, const Format
         memcpy(to + i * sizeof(real), &value, sizeof(real))
 
 
+cdef inline double largest_value(const Shape* shape, const Image* x) noexcept nogil:
+    if shape.item == 4:
+        return largest_magnitude(shape, x, <float> 0, <unsigned int> 0)
+    return largest_magnitude(shape, x, <double> 0, <unsigned long long> 0)
+
+
+cdef inline int factor(const Format* format, double most, int target) noexcept nogil:
+    """The exponent that brings the largest magnitude to 2^target; 0 if it isn't finite, or others stay subnormal."""
+    cdef int exponent
+    if not isfinite(most):
+        return 0
+    frexp(most, &exponent)
+    exponent = min(target - exponent, format.most)
+    return exponent if exponent > format.digits else 0
+
+
+cdef inline void scale_rows(const Shape* shape, const Image* x, const Format* format, int exponent,
+                            char* to) noexcept nogil:
+    """All values of (G C, H, W) times 2^exponent, side by side."""
+    cdef dim c, h
+    for c in range(shape.G * shape.C):
+        for h in range(shape.H):
+            scale_any(shape, x.data + c * x.c + h * x.h, x.w, shape.W, format, exponent,
+                      to + (c * shape.H + h) * shape.W * shape.item)
+
+
 cdef int scale_image(const Shape* shape, Image* x, char* to) noexcept nogil:
     """A copy of an image, (G C, H, W), that is multiplied by 2 to the power that is returned; x becomes the copy.
 
     0, with nothing done, where there is no good one: some value is too large, or not finite.
     """
     cdef Format format = format_of(shape)
-    cdef double most
-    cdef int exponent
-    cdef dim c, h
-    cdef dim pitch = shape.W * shape.item
-    if shape.item == 4:
-        most = largest_magnitude(shape, x, <float> 0, <unsigned int> 0)
-    else:
-        most = largest_magnitude(shape, x, <double> 0, <unsigned long long> 0)
-    if not isfinite(most):
+    cdef int exponent = factor(&format, largest_value(shape, x), format.target)
+    if exponent == 0:
         return 0
-    frexp(most, &exponent)
-    exponent = min(format.target - exponent, format.most)
-    if exponent <= format.digits:
-        return 0
-    for c in range(shape.G * shape.C):
-        for h in range(shape.H):
-            scale_any(shape, x.data + c * x.c + h * x.h, x.w, shape.W, &format, exponent,
-                      to + (c * shape.H + h) * pitch)
+    scale_rows(shape, x, &format, exponent, to)
     scale_any(shape, &x.pad[0], shape.item, 1, &format, exponent, &x.pad[0])
     x.data = to
-    x.w, x.h, x.c = shape.item, pitch, shape.H * pitch
+    x.w = shape.item
+    x.h = shape.W * x.w
+    x.c = shape.H * x.h
+    return exponent
+
+
+cdef int scale_weights(const Shape* shape, Weights* w, char* to) noexcept nogil:
+    """As scale_image: a copy of weights, (G K, C, R, S), which w becomes."""
+    cdef Format format = format_of(shape)
+    cdef Shape one
+    cdef Image filter
+    cdef dim k, filters = as_images(shape, w, &one, &filter)
+    cdef double most = 0
+    cdef int exponent
+    for k in range(filters):
+        most = max(largest_value(&one, &filter), most)     # also where the first is no number
+        filter.data += w.k
+    exponent = factor(&format, most, format.w_target)
+    if exponent == 0:
+        return 0
+    filter.data = w.data
+    for k in range(filters):
+        scale_rows(&one, &filter, &format, exponent, to + k * one.C * one.H * one.W * shape.item)
+        filter.data += w.k
+    w.data = to
+    w.s = shape.item
+    w.r = shape.S * w.s
+    w.c = shape.R * w.r
+    w.k = shape.C * w.c
     return exponent
 
 
@@ -183,13 +256,13 @@ cdef inline bits unscale_values(char* y, dim count, const Format* format, int ex
     `like` and `zero` are zeros.
     """
     cdef bits most = zero
+    cdef bits shift = <bits> exponent << format.digits      # off the exponents of what stays normal
     cdef bint subnormal
     cdef real unit = <real> ldexp(1, format.digits)
     cdef real small = <real> ldexp(1, format.digits - format.least - exponent)
-    cdef real large = <real> ldexp(1, -exponent)
     cdef real limit = <real> ldexp(1, format.least + exponent)
     cdef real result, addend
-    cdef bits whole, least, value, sign
+    cdef bits whole, least, value, sign, kept
     cdef dim i
     memcpy(&whole, &unit, sizeof(real))
     memcpy(&least, &limit, sizeof(real))
@@ -199,11 +272,12 @@ cdef inline bits unscale_values(char* y, dim count, const Format* format, int ex
         value ^= sign
         most = max(most, value)
         subnormal = value < least
+        kept = zero if subnormal else value - shift
+        value = value if subnormal else zero
         memcpy(&result, &value, sizeof(real))
-        result = result * (small if subnormal else large) + (unit if subnormal else like)
+        result = result * small + unit
         memcpy(&value, &result, sizeof(real))
-        value -= whole if subnormal else zero
-        value |= sign
+        value = (value - whole) | kept | sign
         memcpy(y + i * sizeof(real), &value, sizeof(real))
     if bias != NULL:
         for i in range(count):

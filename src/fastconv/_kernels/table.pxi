@@ -21,7 +21,9 @@ table.kernels[SEPARABLE] = Kernel(separable_cost, separable_pack_cost, separable
                                   NULL, NULL, separable_workspace_bytes, separable_tasks, separable_run)
 table.is_separable = is_separable
 table.has_subnormals = has_subnormals
+table.weights_have_subnormals = weights_have_subnormals
 table.scale_image = scale_image
+table.scale_weights = scale_weights
 table.unscale_result = unscale_result
 table.products.vector = VECTOR_BYTES
 table.products.cycles = 1.0 / ISSUE
