@@ -362,3 +362,17 @@ def test_steps_that_are_never_taken(method):
         assert np.array_equal(y, fastconv.correlate(x, w, method="direct", **plain)[:, :1, :1])
     w = w[..., :1, :1]
     assert np.array_equal(fastconv.correlate(x, w, dilation=huge), fastconv.correlate(x, w))
+
+
+def test_a_step_that_leaves_one_output():
+    """Also where a problem is computed as another: complex numbers, and images too wide for a plan's short integers."""
+    x = np.arange(2 * 4 * 5).reshape(2, 4, 5)
+    w = np.arange(6 * 2 * 3 * 3).reshape(6, 2, 3, 3)
+    exact = oracle.correlate(x[None], w, stride=3)[0][0]
+    assert exact.shape == (6, 1, 1)
+    for dtype in ("float32", "float64", "int64", "complex64", "complex128"):
+        for method in ("auto", "direct"):
+            assert np.array_equal(fastconv.correlate(x.astype(dtype), w.astype(dtype), stride=3, method=method), exact)
+    plan = fastconv.Plan(w.astype(np.int8), x.shape, stride=3, dtype=np.int32)
+    assert np.array_equal(plan(x.astype(np.uint8)), exact)
+    assert np.array_equal(plan(x.astype(np.int32)), exact)

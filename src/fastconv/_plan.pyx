@@ -236,12 +236,15 @@ cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* s
     With `small`, weights may be packed there, for a single call, or as they are needed: they, and the recipe where it
     is, have to stay until then.
     """
-    cdef const Shape* shape = &recipe.problem.shape
+    cdef Shape* shape = &recipe.problem.shape
     cdef double work = <double> shape.G * shape.K * shape.C * shape.R * shape.S * shape.P * shape.Q
     own_nothing(recipe)
     recipe.weights = weights[0]
     recipe.bias = weights.bias
     recipe.exponent = 0
+    # A step that is never taken may be of any size; no other is larger than the padded image.
+    shape.p_step = 1 if shape.P == 1 else shape.p_step
+    shape.q_step = 1 if shape.Q == 1 else shape.q_step
     if is_float(shape) and work > SCALED and table.weights_have_subnormals(shape, weights):
         recipe.multiple = allocate(weights_bytes(shape), "a multiple of weights")
         recipe.exponent = table.scale_weights(shape, &recipe.weights, recipe.multiple)

@@ -291,7 +291,7 @@ cdef int set_sizes(Problem* problem, int x_ndim, const dim* x_shape, ndarray w) 
     shape.C = problem.channels = w_shape[w_ndim - 3] if w_ndim > 2 else 1
     shape.R = w_shape[w_ndim - 2]
     shape.S = w_shape[w_ndim - 1]
-    # Steps that are never taken may be of any size; no other is larger than the padded image.
+    # A step that is never taken may be of any size; no other is larger than the padded image.
     shape.r_step = 1 if shape.R == 1 else shape.r_step
     shape.s_step = 1 if shape.S == 1 else shape.s_step
     if shape.G > 1 and (channels % shape.G or filters % shape.G):
@@ -330,8 +330,6 @@ cdef int set_sizes(Problem* problem, int x_ndim, const dim* x_shape, ndarray w) 
             f"w is {shape.R} x {shape.S} (shape {shape_tuple(w_ndim, w_shape)}){dilated}, larger than x, which is "
             f"{shape.H} x {shape.W} (shape {shape_tuple(x_ndim, x_shape)}){padded}; expected R <= H and S <= W"
         )
-    shape.p_step = 1 if shape.P == 1 else shape.p_step
-    shape.q_step = 1 if shape.Q == 1 else shape.q_step
     if problem.top or problem.bottom or problem.left or problem.right:
         shape.gathered = True
     if shape.channels_last and channels > 1:
