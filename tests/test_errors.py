@@ -291,6 +291,14 @@ def test_too_large_for_memory():
             fastconv.correlate(x, W)
 
 
+def test_padding_too_large_for_memory():
+    """Planned at once, and refused: a length for transforms of 2^54 numbers was looked for, one after the other."""
+    w = ones(2, 2, 1, 2, dtype=np.float64)
+    for method in ("auto", "direct", "fft"):
+        with pytest.raises(MemoryError, match=r"[0-9]"):
+            fastconv.Plan(w, (1, 4, 2, 3), groups=2, mode="full", dilation=2**53, method=method)
+
+
 @pytest.mark.parametrize(
     ("x_shape", "exception", "said"),
     [

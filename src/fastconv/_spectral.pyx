@@ -51,17 +51,18 @@ cdef inline dim band_rows(const Shape* shape, const Cut* cut) noexcept nogil:
 
 
 cdef dim good_length(dim least) noexcept nogil:
-    """The next even length without prime factors above 5."""
-    cdef dim length = least + least % 2
-    cdef dim rest
-    while True:
-        rest = length
-        while rest % 2 == 0: rest //= 2
-        while rest % 3 == 0: rest //= 3
-        while rest % 5 == 0: rest //= 5
-        if rest == 1:
-            return length
-        length += 2
+    """The next even length without prime factors above 5. Tries them by their factors: far out they are rare."""
+    cdef dim best = 2, fives = 1, threes, length
+    while best < least: best *= 2
+    while fives < best:
+        threes = fives
+        while threes < best:
+            length = 2 * threes
+            while length < least: length *= 2
+            best = min(best, length)
+            threes *= 3
+        fives *= 5
+    return best
 
 
 cdef double least_cycles(const Shape* shape) noexcept nogil:

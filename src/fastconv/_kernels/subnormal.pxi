@@ -12,6 +12,8 @@ cdef enum:
     LOOKED_AT = 16 * 1024       # values of an image, about, to find subnormal ones among,
     ROW_COST = 128              # where a row is as much work as so many values more,
     LOOKED_ROWS = 32            # and of so many rows one, at least
+    PIECE = 512                 # values of weights that are looked at together,
+    LOOKED_PIECES = 8           # and of so many pieces one, at least
 
 ctypedef fused real:
     float
@@ -63,6 +65,9 @@ cdef inline bint row_has_subnormals(const char* row, dim step, dim count, int di
 
 cdef inline bint subnormals_in(const Shape* shape, const char* row, dim step, dim count) noexcept nogil:
     cdef Format format = format_of(shape)
+    if step < 0:        # in which order doesn't matter
+        row += (count - 1) * step
+        step = -step
     if shape.item == 4:
         return row_has_subnormals(row, step, count, format.digits, <unsigned int> 0)
     return row_has_subnormals(row, step, count, format.digits, <unsigned long long> 0)
@@ -92,6 +97,16 @@ cdef bint has_subnormals(const Shape* shape, const Image* x) noexcept nogil:
     return False
 
 
+cdef inline bint lengthen(Shape* one, Image* filter, dim count, dim step) noexcept nogil:
+    """Rows by `count` times themselves, `step` apart, if those follow each other."""
+    if one.W == 1:
+        filter.w = step
+    elif count > 1 and step != one.W * filter.w:
+        return False
+    one.W *= count
+    return True
+
+
 cdef inline dim as_images(const Shape* shape, const Weights* w, Shape* one, Image* filter) noexcept nogil:
     """A filter as an image, with rows as long as the weights' strides let them be; returns how many there are."""
     cdef dim filters = shape.G * shape.K
@@ -99,25 +114,34 @@ cdef inline dim as_images(const Shape* shape, const Weights* w, Shape* one, Imag
     filter.data, filter.c, filter.h, filter.w = w.data, w.c, w.r, w.s
     one[0] = shape[0]
     one.G, one.H, one.W = 1, shape.R, shape.S
-    if one.H == 1 or filter.h == one.W * filter.w:
-        one.H, one.W = 1, one.H * one.W
-        if one.C == 1 or filter.c == one.W * filter.w:
-            one.C, one.W = 1, one.C * one.W
-            if filters == 1 or w.k == one.W * filter.w:
-                filters, one.W = 1, filters * one.W
+    if lengthen(one, filter, one.H, filter.h):
+        one.H = 1
+        if lengthen(one, filter, one.C, filter.c):
+            one.C = 1
+            if lengthen(one, filter, filters, w.k):
+                return 1
     return filters
 
 
 cdef bint weights_have_subnormals(const Shape* shape, const Weights* w) noexcept nogil:
-    """All of them are looked at: packing takes longer."""
+    """Whether some pieces of rows hold any, as of an image."""
     cdef Shape one
     cdef Image filter
-    cdef dim k, c, h
-    for k in range(as_images(shape, w, &one, &filter)):
+    cdef dim filters = as_images(shape, w, &one, &filter)
+    cdef dim step = min(filters * one.C * one.H * one.W // LOOKED_AT + 1, <dim> LOOKED_PIECES)
+    cdef dim due = 1, k, c, h, first
+    for k in range(filters):
         for c in range(one.C):
             for h in range(one.H):
-                if subnormals_in(shape, filter.data + c * filter.c + h * filter.h, filter.w, one.W):
-                    return True
+                first = 0
+                while first < one.W:
+                    due -= 1
+                    if due == 0:
+                        due = step
+                        if subnormals_in(shape, filter.data + c * filter.c + h * filter.h + first * filter.w, filter.w,
+                                         min(one.W - first, <dim> PIECE)):
+                            return True
+                    first += PIECE
         filter.data += w.k
     return False
 
