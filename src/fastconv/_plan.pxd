@@ -4,7 +4,7 @@ from fastconv._kernels.kernel cimport dim, Image, Kernel, Shape, Weights
 from fastconv._problem cimport Problem
 
 cdef enum:
-    SMALL_BYTES = 2048
+    SMALL_BYTES = 8192
 
 cdef struct Small:
     # Memory on the stack for a problem so small that allocating it would take a good part of its time.

@@ -67,8 +67,8 @@ cdef dim good_length(dim least) noexcept nogil:
 
 cdef double least_cycles(const Shape* shape) noexcept nogil:
     """What transforms take at least: where a direct sum is faster than that, there is no need to look for a cut."""
-    return POINT * (shape.item // 4) * shape.G * (<double> shape.C * shape.H * shape.W / 4
-                                                  + <double> shape.K * shape.P * shape.Q)
+    return shape.G * (POINT * (shape.item // 4) * (<double> shape.C * shape.H * shape.W / 4
+                                                   + <double> shape.K * shape.P * shape.Q) + 2 * CALL)
 
 
 cdef void set_cost(const KernelTable* table, const Shape* shape, Cut* cut) noexcept nogil:
