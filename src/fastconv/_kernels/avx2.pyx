@@ -12,6 +12,7 @@ cdef enum:
     NV = 2
     PIXEL_MR = 6            # of the pixel tile: the same
     PIXEL_NV = 2
+    READS_SCALARS = 0
     ISSUE = 2               # multiply-adds in a cycle, and the cycles until one can be added to
     LATENCY = 4
     FILTER_KC = 256         # terms of the reduction in a part: 16 KiB of a panel's weights

@@ -56,6 +56,18 @@ cdef struct FilterSweep:
     const dim* t_lines
 
 
+cdef inline int reading_rows(int rows, int nv) noexcept nogil:
+    """Rows of a register tile whose multiply-adds read and broadcast the scalar from memory themselves.
+
+    That saves an instruction, which a scalar that nv of them find in a register takes, and costs nv - 1 reads more: as
+    many as a cycle's reads, which are as many as its multiply-adds, leave room for. It gains where instructions are
+    what lacks: a core whose other hardware thread is busy issues half as many.
+    """
+    if not READS_SCALARS or nv == 1:
+        return 0
+    return max(0, (rows * (nv - 1) - nv - 4) // (nv - 1))
+
+
 cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um, int m,
                              int nv, bint product) noexcept nogil:
     """t[u][i][v] = init[u][i][v] + the sum over g.terms terms of the reduction.
@@ -68,6 +80,7 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
     cdef const char* ahead = g.ahead
     cdef dim item = itemsize(t)
     cdef dim r
+    cdef int reading = reading_rows(um * m, nv)
     cdef int u, i, v
     for u in range(um):
         for i in range(m):
@@ -85,15 +98,18 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
             prefetch(ahead + g.lines[r])
             prefetch_to_write(<const char*> t + g.t_lines[r], 1)
         else:
-            a = x + g.off[r]
+            a = in_register(x + g.off[r])
             prefetch(ahead)
             ahead += g.ahead_step
         for v in range(nv):
             b[v] = w[v]
-        for u in range(um):
-            for i in range(m):
-                for v in range(nv):
-                    acc[(u * m + i) * nv + v] = fma(acc[(u * m + i) * nv + v], b[v], a + u * g.row + i * item)
+        for i in range(reading, um * m):
+            for v in range(nv):
+                acc[i * nv + v] = fma(acc[i * nv + v], b[v], a + i // m * g.row + i % m * item)
+        for v in range(nv):
+            a = in_register(a)
+            for i in range(reading):
+                acc[i * nv + v] = fma(acc[i * nv + v], b[v], a + i // m * g.row + i % m * item)
         w += nv
         r += 1
         if r >= g.terms: break

@@ -3,6 +3,7 @@
 # An ISA module sets, before it includes this file, VECTOR_BYTES and the constants
 #     MR     most rows of a register tile (its broadcast operands), PIXEL_MR for the tile with pixels in its lanes
 #     NV     most vectors in a row of it, PIXEL_NV likewise
+#     READS_SCALARS  whether a multiply-add can read a scalar from memory and broadcast it
 # Cython takes a vector for a scalar: + and * go to the C compiler as they stand, which makes FMAs of them where
 # there are any. The types may be read from any address that suits a scalar. Integers are unsigned: they wrap.
 
