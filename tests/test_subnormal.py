@@ -267,3 +267,38 @@ def test_a_plan_keeps_its_own_subnormal_weights(dtype):
             b[...] = 0
         assert same_bits(plan(x), y)
         assert same_bits(plan(infinite), z)
+
+
+IN_BANDS = (
+    {},
+    {"mode": "same"},
+    {"stride": 2},
+    {"dilation": (3, 1)},
+    {"groups": 3},
+    {"layout": "NHWC", "mode": "full"},
+    {"padding": ((40, 0), (0, 1)), "pad_value": 7},
+    {"padding": ((2, 5), (1, 0)), "pad_mode": "wrap"},
+    {"padding": 4, "pad_mode": "symmetric", "stride": 3},
+)
+
+
+@pytest.mark.parametrize("other", [1.0, 1e-30, "max", np.nan])
+@pytest.mark.parametrize("options", IN_BANDS, ids=str)
+def test_images_that_are_computed_in_bands(options, other, dtype):
+    """Large ones with few terms: each band has a factor of its own, or none."""
+    rng = RNG(14)
+    x = integers(rng, (3, 700, 130), dtype)
+    x[:, 200:420] = np.finfo(dtype).max / 64 if other == "max" else other * rng.integers(1, 9, (3, 220, 130))
+    w = rng.integers(-1, 2, (3, 3 // options.get("groups", 1), 3, 3)).astype(dtype)
+    bias = integers(rng, 3, dtype, 1000)
+    image = np.ascontiguousarray(np.moveaxis(x, 0, -1)) if "layout" in options else x
+    plain = {name: value for name, value in options.items() if name != "layout"}
+    with np.errstate(all="ignore"):
+        exact, bound = oracle.correlate(x[np.newaxis], w, bias, **plain)
+    y = fastconv.correlate(image, w, bias=bias, method="direct", workers=1, **options)
+    for workers in (2, 3):
+        assert same_bits(fastconv.correlate(image, w, bias=bias, method="direct", workers=workers, **options), y)
+    y = np.moveaxis(y, -1, 0) if "layout" in options else y
+    finite = np.isfinite(exact[0])
+    assert (finite == np.isfinite(y)).all()
+    assert (abs(y - exact[0])[finite] <= (bound[0] + least(dtype))[finite]).all()

@@ -16,7 +16,8 @@ from numpy cimport ndarray
 from fastconv import _kernels
 
 from fastconv._kernels.kernel cimport (
-    DIRECT, dim, FILTERS, Image, is_float, KERNELS, KernelTable, LINE, line_from, PIXELS, SEPARABLE, Shape, Weights,
+    ceil_div, DIRECT, dim, FILTERS, Image, image_from, is_float, KERNELS, KernelTable, LINE, line_from, PIXELS, reach_h,
+    SEPARABLE, Shape, split, Weights, whole_lines,
 )
 from fastconv._problem cimport padding_map, Problem
 from fastconv._spectral cimport available, Cut, cut_problem, least_cycles, Spectra, transformed
@@ -42,6 +43,10 @@ cdef enum:
     ALONE = 100_000             # cycles: less work than this isn't worth waking another thread for
     HELD = 10_000               # cycles: nor, than this, letting other Python threads run
     SCALED = 2_000              # cycles: nor, than this, looking for subnormal numbers
+    LIGHT = 20                  # cycles for each value of x and y: less isn't much more than going over them
+    BAND_BYTES = 256 * 1024     # of a band's rows of x and y, which stay in a second-level cache,
+    LEAST_ROWS = 8              # of y, though; and a multiple of so many bands, for as many workers
+    BANDS_TOGETHER = 4
     LOOKED_FOR = 4              # times the least cost of a direct sum: not worth asking whether filters are separable
     BETWEEN_SIGNALS = 100_000_000   # cycles: Ctrl-C is looked for about this often
 
@@ -419,34 +424,158 @@ cdef int execute_scaled(const Recipe* recipe, const Image* x, char* y, object wo
 
     Without biases, which may be of another order: they are added at the end.
     """
-    cdef const Shape* shape = &recipe.problem.shape
-    cdef Image image = x[0]
-    cdef int exponent = 0
-    cdef char* copy = NULL
+    cdef Recipe own
+    cdef Small small
+    cdef bint subnormals = table.has_subnormals(&recipe.problem.shape, x)
+    if recipe.exponent == 0 and not subnormals:
+        return False
     try:
-        if table.has_subnormals(shape, &image):
-            copy = allocate(shape.G * shape.C * shape.H * shape.W * shape.item, "a multiple of an image")
-            with nogil:
-                exponent = table.scale_image(shape, &image, copy)
-        exponent += recipe.exponent
-        if exponent == 0:
-            return False
         if recipe.weights.bias == NULL:
-            execute_trusted(recipe, &image, y, workers)
-        else:
-            execute_otherwise(recipe, False, &image, y, workers)
+            return execute_multiple(recipe, x, subnormals, y, workers)
+        try:
+            pack_again(&own, recipe, False, &small)
+            return execute_multiple(&own, x, subnormals, y, workers)
+        finally:
+            release(&own)
     except MemoryError:     # there may be enough to do without
         return False
+
+
+cdef int execute_multiple(const Recipe* recipe, const Image* x, bint subnormals, char* y, object workers) except -1:
+    """As execute_scaled, of a recipe whose weights are packed without biases, and an image with subnormal numbers."""
+    cdef const Shape* shape = &recipe.problem.shape
+    cdef Image image = x[0]
+    cdef int exponent = recipe.exponent
+    cdef char* copy = NULL
+    cdef dim bands = light_bands(recipe)
+    if bands > 1:
+        return execute_bands(recipe, x, y, bands, workers)
+    try:
+        if subnormals:
+            copy = allocate(shape.G * shape.C * shape.H * shape.W * shape.item, "a multiple of an image")
+            with nogil:
+                exponent += table.scale_image(shape, &image, copy)
+        if exponent == 0:
+            return False
+        execute_trusted(recipe, &image, y, workers)
     finally:
         free(copy)
     with nogil:
-        fits = table.unscale_result(shape, y, exponent, recipe.bias)
+        fits = table.unscale_result(shape, y, exponent, recipe.bias, y, plane_bytes(shape))
     return fits
 
 
-cdef int execute_as_it_came(const Recipe* recipe, Image* x, char* y, object workers) except -1:
+cdef inline dim plane_bytes(const Shape* shape) noexcept nogil:
+    """Of one filter's result."""
+    return shape.P * shape.Q * shape.item
+
+
+# Where a sum has so few terms that going over memory takes as long, an image is multiplied, computed and divided a band
+# of rows at a time, while a cache holds it.
+
+cdef struct Bands:
+    const Recipe* recipe
+    const Image* x
+    char* y
+    dim count
+    # A worker's memory: whether a result was too large, a copy of rows of x, their result, and the kernel's workspace.
+    char* memory
+    dim copy_bytes, result_bytes, worker_bytes
+
+
+cdef inline Shape band_shape(const Recipe* recipe, dim rows) noexcept nogil:
+    cdef Shape band = recipe.problem.shape
+    band.N, band.P = 1, rows
+    return band
+
+
+cdef dim light_bands(const Recipe* recipe):
+    """Into how many bands to cut an image: whatever the workers, as a result's last bits may depend on its factor."""
+    cdef const Shape* shape = &recipe.problem.shape
+    cdef dim row = (shape.G * shape.C * shape.W * shape.p_step + shape.G * shape.K * shape.Q) * shape.item
+    cdef dim bands = ceil_div(shape.P, max(BAND_BYTES // row, <dim> LEAST_ROWS))
+    if recipe.spectra != NULL or recipe.method >= DIRECT or recipe.cycles * shape.item > LIGHT * <double> row * shape.P:
+        return 1
+    return bands if bands == 1 else min(shape.P, ceil_div(bands, BANDS_TOGETHER) * BANDS_TOGETHER)
+
+
+cdef Image band_image(const Bands* bands, Shape* band, dim first, dim* offset) noexcept nogil:
+    """The rows of x that a band sees, band.H of them, as an image of their own; padding counts from `offset` before."""
+    cdef const Shape* shape = &bands.recipe.problem.shape
+    cdef Image image = image_from(bands.x, first * shape.p_step, 0)
+    cdef dim low = 0, high = reach_h(shape, band.P), i
+    if image.rows != NULL:
+        low, high = shape.H, 0
+        for i in range(reach_h(shape, band.P)):
+            if image.rows[i] >= 0:
+                low = min(low, image.rows[i])
+                high = max(high, image.rows[i] + 1)
+        low = min(low, high)
+        image.data += low * image.h
+    band.H = high - low
+    offset[0] = low
+    return image
+
+
+cdef void run_band(void* context, dim task, int worker) noexcept nogil:
+    cdef const Bands* bands = <const Bands*> context
+    cdef const Recipe* recipe = bands.recipe
+    cdef const Shape* shape = &recipe.problem.shape
+    cdef dim first = split(shape.P, bands.count, task)
+    cdef Shape band = band_shape(recipe, split(shape.P, bands.count, task + 1) - first)
+    cdef dim offset, part
+    cdef Image image = band_image(bands, &band, first, &offset)
+    cdef int* unfit = <int*> (bands.memory + worker * bands.worker_bytes)
+    cdef char* copy = <char*> unfit + LINE
+    cdef char* sums = copy + bands.copy_bytes
+    cdef char* y = bands.y + first * shape.Q * shape.item * (shape.G * shape.K if shape.channels_last else 1)
+    cdef int exponent = recipe.exponent
+    if table.has_subnormals(&band, &image):
+        exponent += table.scale_image(&band, &image, copy)
+    image.data -= offset * image.h
+    for part in range(recipe.kernel.tasks(&band, 1)):
+        recipe.kernel.run(&band, 1, recipe.packed, &image, sums, part, sums + bands.result_bytes)
+    if not table.unscale_result(&band, sums, exponent, recipe.bias, y, plane_bytes(shape)):
+        unfit[0] = True
+
+
+cdef int execute_bands(const Recipe* recipe, const Image* x, char* y, dim count, object workers) except -1:
+    """As execute_multiple."""
+    cdef const Shape* shape = &recipe.problem.shape
+    cdef int threads = <int> min(count, <dim> min(<int> MOST_THREADS, count_workers(workers)))
+    cdef Shape band
+    cdef Bands bands
+    cdef dim workspace = 0, first = 0, last, task, offset
+    cdef int worker
+    bands.recipe, bands.x, bands.y, bands.count = recipe, x, y, count
+    bands.copy_bytes = bands.result_bytes = 0
+    for task in range(count):
+        last = split(shape.P, count, task + 1)
+        band = band_shape(recipe, last - first)
+        band_image(&bands, &band, first, &offset)
+        bands.copy_bytes = max(bands.copy_bytes, whole_lines(shape.G * shape.C * band.H * shape.W * shape.item))
+        bands.result_bytes = max(bands.result_bytes, whole_lines(result_bytes(&band)))
+        workspace = max(workspace, whole_lines(recipe.kernel.workspace_bytes(&band, 1)))
+        first = last
+    bands.worker_bytes = LINE + bands.copy_bytes + bands.result_bytes + workspace
+    bands.memory = allocate(threads * bands.worker_bytes, "multiples of an image's rows")
+    try:
+        for worker in range(threads):
+            (<int*> (bands.memory + worker * bands.worker_bytes))[0] = False
+        run_stretches(run_band, &bands, count, threads, LIGHT * <double> count * BAND_BYTES / shape.item, NULL)
+        for worker in range(threads):
+            if (<int*> (bands.memory + worker * bands.worker_bytes))[0]:
+                return False
+    finally:
+        free(bands.memory)
+    return True
+
+
+cdef int execute_as_it_came(const Recipe* recipe, const Image* x, char* y, object workers) except -1:
     """Compute an image from itself and the weights as they came, from which they are made again."""
-    cdef Recipe own = recipe[0]
+    cdef Recipe came = recipe[0]
+    cdef Recipe own
+    cdef Small small
     cdef Shape values = recipe.problem.shape
     cdef char* copy = NULL
     if recipe.exponent == 0:
@@ -455,30 +584,26 @@ cdef int execute_as_it_came(const Recipe* recipe, Image* x, char* y, object work
     values.P, values.Q, values.channels_last = values.C * values.R, values.S, False
     try:
         copy = allocate(weights_bytes(&values), "weights")
-        memcpy(copy, recipe.multiple, weights_bytes(&values))
         with nogil:
-            table.unscale_result(&values, copy, recipe.exponent, NULL)
-        own.weights.data = copy
-        execute_otherwise(&own, True, x, y, workers)
+            table.unscale_result(&values, recipe.multiple, recipe.exponent, NULL, copy, plane_bytes(&values))
+        came.weights.data = copy
+        try:
+            pack_again(&own, &came, True, &small)
+            execute_trusted(&own, x, y, workers)
+        finally:
+            release(&own)
     finally:
         free(copy)
     return 0
 
 
-cdef int execute_otherwise(const Recipe* recipe, bint biased, Image* x, char* y, object workers) except -1:
-    """The recipe's weights, packed again, with biases or without, for a single call."""
-    cdef Recipe own = recipe[0]
-    cdef Small small
-    own_nothing(&own)
+cdef int pack_again(Recipe* own, const Recipe* recipe, bint biased, Small* small) except -1:
+    """The recipe's weights, with biases or without, for a single call; release() frees it."""
+    own[0] = recipe[0]
+    own_nothing(own)
     own.problem.shape.unpacked = False
     own.weights.bias = recipe.bias if biased else NULL
-    try:
-        prepare_kernel(&own, METHODS[recipe.method] if recipe.method < DIRECT else "auto", &small)
-        x.rows, x.columns = own.rows, own.columns
-        execute_trusted(&own, x, y, workers)
-    finally:
-        release(&own)
-    return 0
+    return prepare_kernel(own, METHODS[recipe.method] if recipe.method < DIRECT else "auto", small)
 
 
 cdef int execute_trusted(const Recipe* recipe, const Image* x, char* y, object workers) except -1:
@@ -508,7 +633,6 @@ cdef int execute_all(const Recipe* recipe, const Image* x, char* y, object worke
     cdef dim tasks
     cdef double cycles = recipe.cycles * shape.N
     cdef int threads = 1
-    cdef dim first = 0, last, stretch
     cdef Call call
     cdef TaskFunction function
     cdef Small small
@@ -541,18 +665,24 @@ cdef int execute_all(const Recipe* recipe, const Image* x, char* y, object worke
         if cycles <= HELD:
             run_tasks(function, &call, 0, tasks, 1)
         else:
-            stretch = max(<dim> threads, <dim> min(<double> tasks, tasks * threads * (BETWEEN_SIGNALS / cycles)))
-            while first < tasks:
-                last = min(tasks, first + stretch)
-                with nogil:
-                    run_tasks(function, &call, first, last, threads)
-                first = last
-                PyErr_CheckSignals()
-                if call.error != NULL:
-                    break
+            run_stretches(function, &call, tasks, threads, cycles, &call.error)
         if call.error != NULL:
             raise <object> call.error
     finally:
         Py_XDECREF(call.error)
         free(allocated)
+    return 0
+
+
+cdef int run_stretches(TaskFunction function, void* context, dim tasks, int threads, double cycles,
+                       PyObject** error) except -1:
+    """Run all tasks, which take so many cycles together, or until one has set an error; handle signals in between."""
+    cdef dim first = 0, last
+    cdef dim stretch = max(<dim> threads, <dim> min(<double> tasks, tasks * threads * (BETWEEN_SIGNALS / cycles)))
+    while first < tasks and (error == NULL or error[0] == NULL):
+        last = min(tasks, first + stretch)
+        with nogil:
+            run_tasks(function, context, first, last, threads)
+        first = last
+        PyErr_CheckSignals()
     return 0

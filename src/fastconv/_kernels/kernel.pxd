@@ -119,7 +119,8 @@ cdef struct KernelTable:
     bint (*weights_have_subnormals)(const Shape* shape, const Weights* w) noexcept nogil
     int (*scale_image)(const Shape* shape, Image* x, char* to) noexcept nogil
     int (*scale_weights)(const Shape* shape, Weights* w, char* to) noexcept nogil
-    bint (*unscale_result)(const Shape* shape, char* y, int exponent, const char* bias) noexcept nogil
+    bint (*unscale_result)(const Shape* shape, const char* sums, int exponent, const char* bias, char* y,
+                           dim y_plane) noexcept nogil
     Products products
 
 

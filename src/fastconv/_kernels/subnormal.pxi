@@ -14,6 +14,8 @@ cdef enum:
     LOOKED_ROWS = 32            # and of so many rows one, at least
     PIECE = 512                 # values of weights that are looked at together,
     LOOKED_PIECES = 8           # and of so many pieces one, at least
+    GUESSED_FROM = 256          # one value of so many in a row tells the largest, about:
+    LEEWAY = 8                  # by so many powers of two a copy may be larger than it should
 
 ctypedef fused real:
     float
@@ -107,6 +109,16 @@ cdef inline bint lengthen(Shape* one, Image* filter, dim count, dim step) noexce
     return True
 
 
+cdef inline void join_rows(Shape* one, Image* x) noexcept nogil:
+    """The same values in rows as long as the image's strides let them be."""
+    one.C *= one.G
+    one.G = 1
+    if lengthen(one, x, one.H, x.h):
+        one.H = 1
+        if lengthen(one, x, one.C, x.c):
+            one.C = 1
+
+
 cdef inline dim as_images(const Shape* shape, const Weights* w, Shape* one, Image* filter) noexcept nogil:
     """A filter as an image, with rows as long as the weights' strides let them be; returns how many there are."""
     cdef dim filters = shape.G * shape.K
@@ -114,13 +126,8 @@ cdef inline dim as_images(const Shape* shape, const Weights* w, Shape* one, Imag
     filter.data, filter.c, filter.h, filter.w = w.data, w.c, w.r, w.s
     one[0] = shape[0]
     one.G, one.H, one.W = 1, shape.R, shape.S
-    if lengthen(one, filter, one.H, filter.h):
-        one.H = 1
-        if lengthen(one, filter, one.C, filter.c):
-            one.C = 1
-            if lengthen(one, filter, filters, w.k):
-                return 1
-    return filters
+    join_rows(one, filter)
+    return 1 if one.C == 1 == one.H and lengthen(one, filter, filters, w.k) else filters
 
 
 cdef bint weights_have_subnormals(const Shape* shape, const Weights* w) noexcept nogil:
@@ -146,27 +153,33 @@ cdef bint weights_have_subnormals(const Shape* shape, const Weights* w) noexcept
     return False
 
 
-cdef inline double largest_magnitude(const Shape* shape, const Image* x, real zero, bits like) noexcept nogil:
-    """Of an image and its pad value; not finite where one of them isn't."""
+cdef inline bits largest_magnitude(const Shape* shape, const Image* x, dim step, bits like) noexcept nogil:
+    """Of each step-th value in the rows of an image, and of its pad value, as it is stored."""
     cdef bits most = magnitude(bits_at(&x.pad[0], like)) if x.rows != NULL else 0
     cdef dim c, h, i
     cdef const char* row
     for c in range(shape.G * shape.C):
         for h in range(shape.H):
             row = x.data + c * x.c + h * x.h
-            if x.w == sizeof(bits):     # vectorised
+            if x.w == sizeof(bits) and step == 1:   # vectorised
                 for i in range(shape.W):
                     most = max(most, magnitude(bits_at(row + i * sizeof(bits), like)))
             else:
-                for i in range(shape.W):
-                    most = max(most, magnitude(bits_at(row + i * x.w, like)))
-    memcpy(&zero, &most, sizeof(real))
-    return zero
+                for i in range(ceil_div(shape.W, step)):
+                    most = max(most, magnitude(bits_at(row + i * step * x.w, like)))
+    return most
 
 
-cdef inline void scale_values(const char* row, dim step, dim count, const Format* format, int exponent, char* to,
+cdef inline unsigned long long largest_value(const Shape* shape, const Image* x, dim step) noexcept nogil:
+    if shape.item == 4:
+        return largest_magnitude(shape, x, step, <unsigned int> 0)
+    return largest_magnitude(shape, x, step, <unsigned long long> 0)
+
+
+cdef inline bits scale_values(const char* row, dim step, dim count, const Format* format, int exponent, char* to,
                               real like, bits zero) noexcept nogil:
-    """Values times 2^exponent, side by side. `like` and `zero` are zeros."""
+    """Values times 2^exponent, side by side; returns the largest magnitude. `like` and `zero` are zeros."""
+    cdef bits most = zero
     cdef bits least = <bits> 1 << format.digits
     cdef real unit = <real> ldexp(1, format.digits)
     cdef real small = <real> ldexp(1, exponent + format.least - format.digits)
@@ -180,6 +193,7 @@ cdef inline void scale_values(const char* row, dim step, dim count, const Format
         value = bits_at(row + i * step, zero)
         sign = value ^ magnitude(value)
         value ^= sign
+        most = max(most, value)
         # Operands are chosen, not results: so nothing is multiplied that shouldn't be, and the loop is vectorised.
         subnormal = value < least
         value |= whole if subnormal else zero
@@ -188,44 +202,72 @@ cdef inline void scale_values(const char* row, dim step, dim count, const Format
         memcpy(&value, &result, sizeof(real))
         value |= sign
         memcpy(to + i * sizeof(real), &value, sizeof(real))
+    return most
 
 
-cdef inline double largest_value(const Shape* shape, const Image* x) noexcept nogil:
+cdef inline unsigned long long scale_any(const Shape* shape, const char* row, dim step, dim count, const Format* format,
+                                         int exponent, char* to) noexcept nogil:
     if shape.item == 4:
-        return largest_magnitude(shape, x, <float> 0, <unsigned int> 0)
-    return largest_magnitude(shape, x, <double> 0, <unsigned long long> 0)
+        if step == 4:
+            return scale_values(row, 4, count, format, exponent, to, <float> 0, <unsigned int> 0)
+        return scale_values(row, step, count, format, exponent, to, <float> 0, <unsigned int> 0)
+    if step == 8:
+        return scale_values(row, 8, count, format, exponent, to, <double> 0, <unsigned long long> 0)
+    return scale_values(row, step, count, format, exponent, to, <double> 0, <unsigned long long> 0)
 
 
-cdef inline int factor(const Format* format, double most, int target) noexcept nogil:
+cdef inline int factor(const Shape* shape, const Format* format, unsigned long long most, int target) noexcept nogil:
     """The exponent that brings the largest magnitude to 2^target; 0 if it isn't finite, or others stay subnormal."""
+    cdef unsigned int most32 = <unsigned int> most
+    cdef float narrow
+    cdef double value
     cdef int exponent
-    if not isfinite(most):
+    if shape.item == 4:
+        memcpy(&narrow, &most32, sizeof(float))
+        value = narrow
+    else:
+        memcpy(&value, &most, sizeof(double))
+    if not isfinite(value):
         return 0
-    frexp(most, &exponent)
+    frexp(value, &exponent)
     exponent = min(target - exponent, format.most)
     return exponent if exponent > format.digits else 0
 
 
-cdef inline void scale_rows(const Shape* shape, const Image* x, const Format* format, int exponent,
-                            char* to) noexcept nogil:
-    """All values of (G C, H, W) times 2^exponent, side by side."""
+cdef inline unsigned long long scale_rows(const Shape* shape, const Image* x, const Format* format, int exponent,
+                                          char* to) noexcept nogil:
+    """All values of (G C, H, W) times 2^exponent, side by side; returns the largest magnitude."""
+    cdef unsigned long long most = 0
     cdef dim c, h
     for c in range(shape.G * shape.C):
         for h in range(shape.H):
-            scale_any(shape, x.data + c * x.c + h * x.h, x.w, shape.W, format, exponent,
-                      to + (c * shape.H + h) * shape.W * shape.item)
+            most = max(most, scale_any(shape, x.data + c * x.c + h * x.h, x.w, shape.W, format, exponent,
+                                       to + (c * shape.H + h) * shape.W * shape.item))
+    return most
 
 
 cdef int scale_image(const Shape* shape, Image* x, char* to) noexcept nogil:
     """A copy of an image, (G C, H, W), that is multiplied by 2 to the power that is returned; x becomes the copy.
 
-    0, with nothing done, where there is no good one: some value is too large, or not finite.
+    0, with nothing done to x, where there is no good one: some value is too large, or not finite. The factor is guessed
+    from some values; should another be far larger, the copy is made again.
     """
     cdef Format format = format_of(shape)
-    cdef int exponent = factor(&format, largest_value(shape, x), format.target)
-    if exponent == 0:
-        return 0
-    scale_rows(shape, x, &format, exponent, to)
+    cdef Shape one = shape[0]
+    cdef Image joined = x[0]
+    cdef unsigned long long most
+    cdef int exponent, needed
+    join_rows(&one, &joined)
+    most = largest_value(&one, &joined, GUESSED_FROM)
+    needed = factor(shape, &format, most, format.target)
+    while True:
+        exponent = needed
+        if exponent == 0:
+            return 0
+        most = max(most, scale_rows(&one, &joined, &format, exponent, to))
+        needed = factor(shape, &format, most, format.target)
+        if needed > exponent - LEEWAY:
+            break
     scale_any(shape, &x.pad[0], shape.item, 1, &format, exponent, &x.pad[0])
     x.data = to
     x.w = shape.item
@@ -240,12 +282,12 @@ cdef int scale_weights(const Shape* shape, Weights* w, char* to) noexcept nogil:
     cdef Shape one
     cdef Image filter
     cdef dim k, filters = as_images(shape, w, &one, &filter)
-    cdef double most = 0
+    cdef unsigned long long most = 0
     cdef int exponent
     for k in range(filters):
-        most = max(largest_value(&one, &filter), most)     # also where the first is no number
+        most = max(most, largest_value(&one, &filter, 1))
         filter.data += w.k
-    exponent = factor(&format, most, format.w_target)
+    exponent = factor(shape, &format, most, format.w_target)
     if exponent == 0:
         return 0
     filter.data = w.data
@@ -260,21 +302,8 @@ cdef int scale_weights(const Shape* shape, Weights* w, char* to) noexcept nogil:
     return exponent
 
 
-cdef inline void scale_any(const Shape* shape, const char* row, dim step, dim count, const Format* format,
-                           int exponent, char* to) noexcept nogil:
-    if shape.item == 4:
-        if step == 4:
-            scale_values(row, 4, count, format, exponent, to, <float> 0, <unsigned int> 0)
-        else:
-            scale_values(row, step, count, format, exponent, to, <float> 0, <unsigned int> 0)
-    elif step == 8:
-        scale_values(row, 8, count, format, exponent, to, <double> 0, <unsigned long long> 0)
-    else:
-        scale_values(row, step, count, format, exponent, to, <double> 0, <unsigned long long> 0)
-
-
-cdef inline bits unscale_values(char* y, dim count, const Format* format, int exponent, const char* bias,
-                                dim bias_step, real like, bits zero) noexcept nogil:
+cdef inline bits unscale_values(const char* row, dim count, const Format* format, int exponent, const char* bias,
+                                dim bias_step, char* to, real like, bits zero) noexcept nogil:
     """Values divided by 2^exponent, and biases added; returns the largest of the magnitudes that they had.
 
     `like` and `zero` are zeros.
@@ -290,8 +319,10 @@ cdef inline bits unscale_values(char* y, dim count, const Format* format, int ex
     cdef dim i
     memcpy(&whole, &unit, sizeof(real))
     memcpy(&least, &limit, sizeof(real))
-    for i in range(count):
-        value = bits_at(y + i * sizeof(real), most)
+    if exponent == 0:
+        memcpy(to, row, count * sizeof(real))
+    for i in range(count if exponent != 0 else 0):
+        value = bits_at(row + i * sizeof(real), most)
         sign = value ^ magnitude(value)
         value ^= sign
         most = max(most, value)
@@ -302,18 +333,23 @@ cdef inline bits unscale_values(char* y, dim count, const Format* format, int ex
         result = result * small + unit
         memcpy(&value, &result, sizeof(real))
         value = (value - whole) | kept | sign
-        memcpy(y + i * sizeof(real), &value, sizeof(real))
+        memcpy(to + i * sizeof(real), &value, sizeof(real))
     if bias != NULL:
         for i in range(count):
-            memcpy(&result, y + i * sizeof(real), sizeof(real))
+            memcpy(&result, to + i * sizeof(real), sizeof(real))
             memcpy(&addend, bias + i * bias_step, sizeof(real))
             result += addend
-            memcpy(y + i * sizeof(real), &result, sizeof(real))
+            memcpy(to + i * sizeof(real), &result, sizeof(real))
     return most
 
 
-cdef bint unscale_result(const Shape* shape, char* y, int exponent, const char* bias) noexcept nogil:
-    """Divide an image's result by 2^exponent and add its biases, if any; whether no sum was too large for that."""
+cdef bint unscale_result(const Shape* shape, const char* sums, int exponent, const char* bias, char* y,
+                         dim y_plane) noexcept nogil:
+    """An image's result divided by 2^exponent, and its biases added, if any; whether no sum was too large for that.
+
+    To y, of planes y_plane bytes apart where channels don't come last; it may be the same memory if there is something
+    to divide by.
+    """
     cdef Format format = format_of(shape)
     cdef dim filters = shape.G * shape.K
     cdef dim pixels = shape.P * shape.Q
@@ -321,17 +357,19 @@ cdef bint unscale_result(const Shape* shape, char* y, int exponent, const char* 
     cdef dim count = filters if shape.channels_last else pixels
     cdef dim bias_row = 0 if shape.channels_last or bias == NULL else shape.item
     cdef dim bias_step = shape.item if shape.channels_last else 0
+    cdef dim y_row = count * shape.item if shape.channels_last else y_plane
     cdef unsigned int most32 = 0
     cdef unsigned long long most64 = 0
     cdef dim i
     for i in range(rows):
         if shape.item == 4:
-            most32 = max(most32, unscale_values(y, count, &format, exponent, bias, bias_step, <float> 0,
+            most32 = max(most32, unscale_values(sums, count, &format, exponent, bias, bias_step, y, <float> 0,
                                                 <unsigned int> 0))
         else:
-            most64 = max(most64, unscale_values(y, count, &format, exponent, bias, bias_step, <double> 0,
+            most64 = max(most64, unscale_values(sums, count, &format, exponent, bias, bias_step, y, <double> 0,
                                                 <unsigned long long> 0))
-        y += count * shape.item
+        sums += count * shape.item
+        y += y_row
         bias += bias_row
     # What isn't finite has all bits of its exponent set.
     return most32 < 0x7f800000 and most64 < <unsigned long long> 0x7ff << 52
