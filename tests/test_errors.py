@@ -86,6 +86,7 @@ ARGUMENTS = [
     case(ValueError, ["mode is None"], mode=None),
     case(ValueError, ["method is 'fft2'", "'direct'"], method="fft2"),
     case(ValueError, ["method is None"], method=None),
+    case(ValueError, ["method is array([]"], method=np.zeros(0)),
     case(ValueError, ["workers is 0"], workers=0),
     case(ValueError, ["workers is -100000"], workers=-100_000),
     case(TypeError, ["workers is 2.0"], workers=2.0),

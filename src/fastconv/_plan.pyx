@@ -120,6 +120,14 @@ cdef int check_method(int method, const Shape* shape, dim channels) except -1:
     return 0
 
 
+cdef int check_choice(object method) except -1:
+    if not isinstance(method, str) or method not in CHOICES:
+        raise ValueError(
+            f"method is {method!r}; expected one of {', '.join(map(repr, CHOICES))}, or of a Plan 'measure'"
+        )
+    return 0
+
+
 cdef int choose_method(object method, const Problem* problem, bint once) except -1:
     """The number of the method that is asked for; of several, the one with the least predicted time.
 
@@ -129,10 +137,6 @@ cdef int choose_method(object method, const Problem* problem, bint once) except 
     cdef const Shape* shape = &problem.shape
     cdef int number, best = PIXELS
     cdef double cycles, least = INFINITY
-    if not isinstance(method, str) or method not in CHOICES:
-        raise ValueError(
-            f"method is {method!r}; expected one of {', '.join(map(repr, CHOICES))}, or of a Plan 'measure'"
-        )
     if method != "auto" and method != "direct":
         number = METHODS.index(method)
         check_method(number, shape, problem.channels)
@@ -244,6 +248,7 @@ cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* s
     cdef Shape* shape = &recipe.problem.shape
     cdef double work = <double> shape.G * shape.K * shape.C * shape.R * shape.S * shape.P * shape.Q
     own_nothing(recipe)
+    check_choice(method)
     recipe.weights = weights[0]
     recipe.bias = weights.bias
     recipe.exponent = 0
