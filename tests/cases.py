@@ -11,9 +11,9 @@ METHODS = tuple(method for method in _plan.CHOICES if method.startswith("direct"
 VECTOR_BYTES = {"baseline": 16, "avx2": 32, "avx512": 64}
 
 
-def shape(*, N=1, C=1, K=1, R=1, S=1, P=1, Q=1):
+def shape(*, N=1, C=1, K=1, R=1, S=1, P=1, Q=1, stride=1):
     """A shape by the sizes of its result."""
-    return Shape(N, C, P + R - 1, Q + S - 1, K, R, S)
+    return Shape(N, C, (P - 1) * stride + R, (Q - 1) * stride + S, K, R, S, stride)
 
 
 def methods(shape, dtype):

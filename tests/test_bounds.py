@@ -65,7 +65,7 @@ OPTIONS = (
 SIZES = (  # channels of a group, filters of a group, rows and columns of the filters, and of the image
     (1, 1, 1, 1, 1, 1), (1, 1, 3, 3, 7, 35), (2, 3, 2, 3, 9, 18), (1, 7, 3, 2, 8, 33), (3, 17, 1, 1, 5, 4),
     (2, 33, 3, 3, 6, 7), (1, 16, 2, 2, 5, 66), (40, 5, 3, 3, 13, 21),
-    (16, 17, 3, 3, 10, 22), (6, 33, 5, 5, 9, 24),
+    (16, 17, 3, 3, 10, 22), (6, 33, 5, 5, 9, 24), (3, 17, 7, 7, 15, 41), (9, 5, 4, 5, 11, 38),
 )
 rng = np.random.default_rng(0)
 for number, (c, k, r, s, h, width) in enumerate(SIZES):

@@ -9,7 +9,12 @@ from cases import DTYPES, VECTOR_BYTES, reals, same_bits, shape
 
 import fastconv
 
-FILTERS = ((16, 3), (40, 3), (6, 5), (17, 5))  # channels, rows and columns of filters; 144 terms or more
+# Channels, rows and columns of filters, and strides, with 144 terms or more: filters of one patch, of several, and with
+# a patch that is cut short.
+FILTERS = (
+    *((16, 3, 3, 1), (6, 5, 5, 1), (40, 3, 3, 1), (3, 7, 7, 2)),
+    *((17, 5, 5, 1), (9, 4, 5, 1), (36, 2, 2, 1), (2, 9, 8, 2)),
+)
 RNG = np.random.default_rng
 
 
@@ -25,24 +30,35 @@ def check(y, exact, bound, *what):
 def check_case(case, dtype, workers=1):
     x, w, bias = reals(case, dtype)
     for addend in (None, bias):
-        check(winograd(x, w, addend, workers=workers), *oracle.correlate(x, w, addend), case)
+        y = winograd(x, w, addend, stride=case.stride, workers=workers)
+        check(y, *oracle.correlate(x, w, addend, stride=case.stride), case)
 
 
-@pytest.mark.parametrize(("C", "R"), FILTERS)
-def test_every_edge_of_a_tile(C, R, dtype):
-    """Tiles of y are 4 x 4 or 2 x 2; vectors hold up to 16 of them in a row."""
-    for P, Q in itertools.product((R, R + 1, 7, 8, 9), repeat=2):
-        check_case(shape(C=C, K=3, R=R, S=R, P=P, Q=Q), dtype)
+@pytest.mark.parametrize(("C", "R", "S", "stride"), FILTERS)
+def test_every_edge_of_a_tile(C, R, S, stride, dtype):
+    """Tiles of y are 4 x 4; vectors hold up to 16 columns of x, and of y."""
+    few = {"C": C, "R": R, "S": S, "stride": stride}
+    for P, Q in itertools.product(range(R, R + 5), range(S, S + 5)):
+        check_case(shape(**few, K=3, P=P, Q=Q), dtype)
     for Q in (15, 16, 17, 31, 32, 33, 59, 60, 61, 63, 64, 65, 67, 125, 129):
-        check_case(shape(C=C, K=2, R=R, S=R, P=R, Q=Q), dtype)
+        check_case(shape(**few, K=2, P=R, Q=Q), dtype)
 
 
-@pytest.mark.parametrize("R", [3, 5])
-def test_every_number_of_filters(R, isa, dtype):
+@pytest.mark.parametrize(("C", "R"), [(16, 3), (6, 5)])
+def test_every_number_of_filters(C, R, isa, dtype):
     """Up to two panels and one."""
     panel = 2 * VECTOR_BYTES[isa] // np.dtype(dtype).itemsize
     for K in range(1, 2 * panel + 2):
-        check_case(shape(C=16, K=K, R=R, S=R, P=5, Q=6), dtype)
+        check_case(shape(C=C, K=K, R=R, S=R, P=5, Q=6), dtype)
+
+
+def test_every_number_of_terms(isa, dtype):
+    """Up to two vectors of them and one, of one patch and of six."""
+    lanes = VECTOR_BYTES[isa] // np.dtype(dtype).itemsize
+    for C in range(16, 16 + 2 * lanes + 2):
+        check_case(shape(C=C, K=2, R=3, S=3, P=5, Q=6), dtype)
+    for C in range(4, 4 + lanes // 2):
+        check_case(shape(C=C, K=2, R=5, S=8, P=9, Q=10), dtype)
 
 
 def test_blocks(dtype):
@@ -61,16 +77,20 @@ GEOMETRIES = (
     {"padding": (3, 4), "pad_mode": "reflect"},
     {"padding": 2, "pad_mode": "symmetric", "groups": 2},
     {"groups": 3},
+    {"stride": 2},
+    {"stride": (1, 2), "padding": ((3, 2), (1, 4)), "groups": 2},
+    {"stride": (2, 1), "padding": 2, "pad_mode": "reflect"},
+    {"stride": 2, "padding": 3, "pad_value": 1.5},
 )
 
 
 @pytest.mark.parametrize("options", GEOMETRIES, ids=str)
-@pytest.mark.parametrize(("C", "R"), FILTERS[::2])
-def test_geometry(options, C, R, dtype):
+@pytest.mark.parametrize(("C", "R", "S"), [(64, 3, 3), (17, 5, 5), (9, 6, 8)])
+def test_geometry(options, C, R, S, dtype):
     groups = options.get("groups", 1)
     rng = RNG(0)
-    x = rng.standard_normal((2, groups * C, 11, 22)).astype(dtype)
-    w = rng.standard_normal((groups * 5, C, R, R)).astype(dtype)
+    x = rng.standard_normal((2, groups * C, 17, 34)).astype(dtype)
+    w = rng.standard_normal((groups * 5, C, R, S)).astype(dtype)
     bias = rng.standard_normal(groups * 5).astype(dtype)
     exact, bound = oracle.correlate(x, w, bias, **options)
     check(winograd(x, w, bias, **options), exact, bound)
@@ -117,60 +137,77 @@ def rim(rng, size):
 IMAGES = (normal, positive, spikes, decades, alternating, *map(of_one_channel, (normal, positive, spikes, alternating)))
 
 
-@pytest.mark.parametrize(("C", "R"), FILTERS)
-def test_worst_inputs_within_the_bound(C, R, dtype):
+@pytest.mark.parametrize(("C", "R", "S", "stride"), FILTERS)
+def test_worst_inputs_within_the_bound(C, R, S, stride, dtype):
     """Also where there are as few terms as the method takes."""
     for image, filters in itertools.product(IMAGES, (normal, positive, rim, decades, of_one_channel(normal))):
         rng = RNG(3)
-        x, w = image(rng, (1, C, 25, 33)).astype(dtype), filters(rng, (6, C, R, R)).astype(dtype)
-        check(winograd(x, w), *oracle.correlate(x, w), image.__name__, filters.__name__)
+        x, w = image(rng, (1, C, 25 * stride, 33 * stride)).astype(dtype), filters(rng, (6, C, R, S)).astype(dtype)
+        exact, bound = oracle.correlate(x, w, stride=stride)
+        check(winograd(x, w, stride=stride), exact, bound, image.__name__, filters.__name__)
 
 
 @pytest.mark.parametrize("padding", [0, 1])
 def test_large_pixels_that_small_weights_meet(padding, dtype):
     """At each corner and edge, where the sums' bound doesn't know of them: computed directly."""
-    for P, R, C in ((8, 3, 40), (9, 3, 40), (10, 5, 17), (11, 5, 17)):
-        H = P + R - 1
+    for P, R, C, stride in ((8, 3, 40, 1), (9, 3, 40, 1), (10, 5, 17, 1), (11, 5, 17, 1), (7, 7, 10, 1), (8, 7, 10, 2)):
+        H = (P - 1) * stride + R
         spikes = {0, 1, R - 1, H - R, H - 2, H - 1}
         for i, j in itertools.product(spikes, repeat=2):
             rng = RNG(i + 100 * j)
             x, w = rng.standard_normal((1, C, H, H)), rng.standard_normal((8, C, R, R))
             x[..., i, j] = 1e9
             for r, s in np.ndindex(R, R):
-                if padding <= i - r < P - padding and padding <= j - s < P - padding:
+                (p, row), (q, column) = divmod(i - r, stride), divmod(j - s, stride)
+                if row == column == 0 and padding <= p < P - padding and padding <= q < P - padding:
                     w[:, :, r, s] = 0       # valid outputs, of whatever is near the edge, don't see the spike
             x, w = x.astype(dtype), w.astype(dtype)
-            check(winograd(x, w), *oracle.correlate(x, w), P, R, i, j)
-            check(winograd(x, w, padding=1), *oracle.correlate(x, w, padding=1), P, R, i, j)
+            for options in ({"stride": stride}, {"stride": stride, "padding": 1}):
+                check(winograd(x, w, **options), *oracle.correlate(x, w, **options), P, R, i, j, options)
+
+
+@pytest.mark.parametrize("value", [np.nan, 1e30])
+def test_columns_and_rows_that_no_output_sees(value, dtype):
+    """With a stride, and where tiles or patches end behind the image, they aren't there."""
+    for case in (shape(C=3, K=5, R=7, S=7, P=9, Q=34, stride=2), shape(C=16, K=5, R=3, S=3, P=9, Q=34)):
+        x, w, bias = reals(case, dtype)
+        y = winograd(x, w, bias, stride=case.stride)
+        larger = np.full((1, case.C, case.H + 5, case.W + 5), value, dtype)
+        seen = larger[:, :, : case.H, : case.W]
+        seen[...] = x
+        assert same_bits(winograd(seen, w, bias, stride=case.stride), y)
+        if case.stride > 1:
+            assert same_bits(winograd(larger[:, :, : case.H + 1, : case.W + 1], w, bias, stride=case.stride), y)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize(("C", "R"), FILTERS[::2])
-def test_non_finite(value, C, R, dtype):
+@pytest.mark.parametrize("filters", [FILTERS[0], FILTERS[2], FILTERS[3]])
+def test_non_finite(value, filters, dtype):
     """NaN and Inf are where the direct sum has them; what else is in their tiles keeps to the bound."""
-    case = shape(N=2, C=C, K=19, R=R, S=R, P=11, Q=37)
+    C, R, S, stride = filters
+    case = shape(N=2, C=C, K=19, R=R, S=S, P=11, Q=37, stride=stride)
     x, w, bias = reals(case, dtype)
     w[5] = 0                                # zero times Inf is NaN, and isn't left out
-    exact, bound = oracle.correlate(x, w, bias)
+    exact, bound = oracle.correlate(x, w, bias, stride=stride)
     rng = RNG(2)
     for place in [(0, 0, 0, 0), tuple(size - 1 for size in x.shape), *(tuple(rng.integers(x.shape)) for _ in range(6))]:
         spoiled = x.copy()
         spoiled[place] = value
-        for options in ({}, {"padding": 1, "layout": "NHWC"}):
-            image = np.moveaxis(spoiled, 1, -1) if options else spoiled
+        for options in ({"stride": stride}, {"stride": stride, "padding": 1, "layout": "NHWC"}):
+            image = np.moveaxis(spoiled, 1, -1) if "layout" in options else spoiled
             y = winograd(image, w, bias, **options)
             direct = fastconv.correlate(image, w, bias=bias, method="direct", **options)
             finite = np.isfinite(direct)
             assert not finite.all()
             assert np.array_equal(y[~finite], direct[~finite], equal_nan=True), (place, options)
             assert np.isfinite(y[finite]).all(), (place, options)
-            if not options:
+            if "layout" not in options:
                 assert (abs(y - exact)[finite] <= bound.max()).all(), place
     for k in (0, 18):
         spoiled = w.copy()
         spoiled[k, -1, 0, 1] = value
-        y = winograd(x, spoiled, bias)
-        direct = fastconv.correlate(x, spoiled, bias=bias, method="direct")
+        y = winograd(x, spoiled, bias, stride=stride)
+        direct = fastconv.correlate(x, spoiled, bias=bias, stride=stride, method="direct")
         assert np.array_equal(y[:, k], direct[:, k], equal_nan=True)
         assert (abs(np.delete(y - exact, k, 1)) <= bound.max()).all()
 
@@ -187,19 +224,19 @@ def test_no_overflow_on_the_way(dtype):
     check(y, exact, bound)
 
 
-@pytest.mark.parametrize(("C", "R"), FILTERS[1::2])
-def test_same_bits(C, R, dtype):
+@pytest.mark.parametrize(("C", "R", "S", "stride"), FILTERS[1:4])
+def test_same_bits(C, R, S, stride, dtype):
     """For any number of workers, in a batch or alone, and of any strides."""
-    x, w, bias = reals(shape(N=3, C=C, K=70, R=R, S=R, P=29, Q=37), dtype)
-    y = winograd(x, w, bias, workers=1)
+    x, w, bias = reals(shape(N=3, C=C, K=70, R=R, S=S, P=29, Q=37, stride=stride), dtype)
+    y = winograd(x, w, bias, stride=stride, workers=1)
     for workers in (2, 3, 5, 16):
-        assert same_bits(winograd(x, w, bias, workers=workers), y), workers
+        assert same_bits(winograd(x, w, bias, stride=stride, workers=workers), y), workers
     for image, alone in zip(x, y, strict=True):
-        assert same_bits(winograd(image, w, bias, workers=2), alone)
+        assert same_bits(winograd(image, w, bias, stride=stride, workers=2), alone)
     strided = np.full((3, C, x.shape[2] + 3, 2 * x.shape[3] + 1), np.nan, dtype)[:, :, 2:-1, 1::2][:, ::-1]
     strided[...] = x
-    assert same_bits(winograd(strided, w, bias), y)
-    assert same_bits(winograd(np.asfortranarray(x), np.asfortranarray(w), bias), y)
+    assert same_bits(winograd(strided, w, bias, stride=stride), y)
+    assert same_bits(winograd(np.asfortranarray(x), np.asfortranarray(w), bias, stride=stride), y)
 
 
 @pytest.mark.parametrize("name", ["float16", "complex64", "complex128"])
@@ -213,8 +250,8 @@ def test_dtypes_computed_in_others(name):
 def test_what_it_cannot_compute():
     """Named, before anything is written."""
     for C, R, S, options in (
-        (16, 3, 5, {}), (16, 4, 4, {}), (15, 3, 3, {}), (5, 5, 5, {}), (16, 3, 3, {"stride": 2}),
-        (16, 3, 3, {"dilation": (1, 2)}), (16, 3, 3, {"dtype": "int32"}),
+        (15, 3, 3, {}), (5, 5, 5, {}), (16, 3, 3, {"stride": 2}), (144, 1, 1, {}), (40, 3, 3, {"stride": 3}),
+        (16, 3, 3, {"dilation": (1, 2)}), (16, 3, 3, {"dtype": "int32"}), (16, 11, 3, {}),
     ):  # fmt: skip
         dtype = options.pop("dtype", "float32")
         x, w = np.ones((C, 20, 20), dtype), np.ones((2, C, R, S), dtype)

@@ -184,10 +184,10 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
 "separable", "fft"}
         How to compute. "auto" takes the method predicted to be fastest for one image's sizes and the weights. "direct"
         sums the terms in order, along vectors of pixels, of filters or of groups, or for 1 x 1 filters as a product of
-        matrices; it takes the fastest of these. "winograd" saves three quarters of the multiplications of 3 x 3
-        filters [2]_ and two thirds of those of 5 x 5, without stride and dilation, from 144 terms on. "separable"
-        sums along columns and then along rows, where each filter is the product of a column and a row, as Gaussians and
-        boxes are. "fft" multiplies Fourier transforms of rows, for large filters; it needs SciPy
+        matrices; it takes the fastest of these. "winograd" saves three quarters of the multiplications of patches of
+        3 x 3 [2]_ that it cuts filters into, with strides of 1 and 2, from 144 terms on. "separable" sums along
+        columns and then along rows, where each filter is the product of a column and a row, as Gaussians and boxes
+        are. "fft" multiplies Fourier transforms of rows, for large filters; it needs SciPy
         (``pip install fastconv[fft]``). None of the three is for integers. What they can't be sure to compute within
         the error bound, they sum directly.
     workers : int, optional

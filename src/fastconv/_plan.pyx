@@ -58,8 +58,8 @@ LIMITS = (
     "",
     "it takes filters of 1 x 1, with channels first",
     "it takes several groups, and no rows of x that are too long to stage",
-    "it takes floats, filters of 3 x 3 or 5 x 5 with 144 terms or more, no stride or dilation, and outputs at least"
-    " as large as a filter",
+    "it takes floats, filters of 144 terms or more that patches of 3 x 3 fill well, and that are no larger than"
+    " 64 x 64 or the outputs, strides of 1 and 2, and no dilation",
     "it takes floats, channels first where there are several, and filters of 16 values or more that are each, in each"
     " channel, a column times a row, which is looked for where it could gain",
 )

@@ -69,10 +69,11 @@ cdef inline int reading_rows(int rows, int nv) noexcept nogil:
 
 
 cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um, int m,
-                             int nv, bint product) noexcept nogil:
+                             int nv, dim step, bint product) noexcept nogil:
     """t[u][i][v] = init[u][i][v] + the sum over g.terms terms of the reduction.
 
-    `product` is a tile of matrix.pxi, where each i begins with a value for all lanes.
+    Pixels of a row are `step` bytes apart in x. `product` is a tile of matrix.pxi, where each i begins with a value for
+    all lanes.
     """
     cdef vec acc[MR * NV]
     cdef vec b[NV]
@@ -105,11 +106,11 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
             b[v] = w[v]
         for i in range(reading, um * m):
             for v in range(nv):
-                acc[i * nv + v] = fma(acc[i * nv + v], b[v], a + i // m * g.row + i % m * item)
+                acc[i * nv + v] = fma(acc[i * nv + v], b[v], a + i // m * g.row + i % m * step)
         for v in range(nv):
             a = in_register(a)
             for i in range(reading):
-                acc[i * nv + v] = fma(acc[i * nv + v], b[v], a + i // m * g.row + i % m * item)
+                acc[i * nv + v] = fma(acc[i * nv + v], b[v], a + i // m * g.row + i % m * step)
         w += nv
         r += 1
         if r >= g.terms: break
@@ -122,38 +123,38 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
 # The variants are one loop nest: um, m and nv become constants of a copy that the compiler unrolls.
 
 cdef inline void filter_tile_nv(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um,
-                                int m, int nv, bint product) noexcept nogil:
+                                int m, int nv, dim step, bint product) noexcept nogil:
     if um == 1:
-        if m == MR: filter_tile(g, x, w, init, t, 1, MR, nv, product)
-        elif m == 1: filter_tile(g, x, w, init, t, 1, 1, nv, product)
-        elif m == 2: filter_tile(g, x, w, init, t, 1, 2, nv, product)
-        elif m == 3: filter_tile(g, x, w, init, t, 1, 3, nv, product)
-        elif m == 4: filter_tile(g, x, w, init, t, 1, 4, nv, product)
-        elif m == 5: filter_tile(g, x, w, init, t, 1, 5, nv, product)
+        if m == MR: filter_tile(g, x, w, init, t, 1, MR, nv, step, product)
+        elif m == 1: filter_tile(g, x, w, init, t, 1, 1, nv, step, product)
+        elif m == 2: filter_tile(g, x, w, init, t, 1, 2, nv, step, product)
+        elif m == 3: filter_tile(g, x, w, init, t, 1, 3, nv, step, product)
+        elif m == 4: filter_tile(g, x, w, init, t, 1, 4, nv, step, product)
+        elif m == 5: filter_tile(g, x, w, init, t, 1, 5, nv, step, product)
         elif MR > 6:
-            if m == 6: filter_tile(g, x, w, init, t, 1, 6, nv, product)
-            elif m == 7: filter_tile(g, x, w, init, t, 1, 7, nv, product)
-            elif m == 8: filter_tile(g, x, w, init, t, 1, 8, nv, product)
-            elif m == 9: filter_tile(g, x, w, init, t, 1, 9, nv, product)
-            elif m == 10: filter_tile(g, x, w, init, t, 1, 10, nv, product)
-            elif m == 11: filter_tile(g, x, w, init, t, 1, 11, nv, product)
-            elif m == 12: filter_tile(g, x, w, init, t, 1, 12, nv, product)
-            else: filter_tile(g, x, w, init, t, 1, 13, nv, product)
-    elif m == MR // 2: filter_tile(g, x, w, init, t, 2, MR // 2, nv, product)
-    elif m == 1: filter_tile(g, x, w, init, t, 2, 1, nv, product)
-    elif m == 2: filter_tile(g, x, w, init, t, 2, 2, nv, product)
+            if m == 6: filter_tile(g, x, w, init, t, 1, 6, nv, step, product)
+            elif m == 7: filter_tile(g, x, w, init, t, 1, 7, nv, step, product)
+            elif m == 8: filter_tile(g, x, w, init, t, 1, 8, nv, step, product)
+            elif m == 9: filter_tile(g, x, w, init, t, 1, 9, nv, step, product)
+            elif m == 10: filter_tile(g, x, w, init, t, 1, 10, nv, step, product)
+            elif m == 11: filter_tile(g, x, w, init, t, 1, 11, nv, step, product)
+            elif m == 12: filter_tile(g, x, w, init, t, 1, 12, nv, step, product)
+            else: filter_tile(g, x, w, init, t, 1, 13, nv, step, product)
+    elif m == MR // 2: filter_tile(g, x, w, init, t, 2, MR // 2, nv, step, product)
+    elif m == 1: filter_tile(g, x, w, init, t, 2, 1, nv, step, product)
+    elif m == 2: filter_tile(g, x, w, init, t, 2, 2, nv, step, product)
     elif MR > 6:
-        if m == 3: filter_tile(g, x, w, init, t, 2, 3, nv, product)
-        elif m == 4: filter_tile(g, x, w, init, t, 2, 4, nv, product)
-        elif m == 5: filter_tile(g, x, w, init, t, 2, 5, nv, product)
-        else: filter_tile(g, x, w, init, t, 2, 6, nv, product)
+        if m == 3: filter_tile(g, x, w, init, t, 2, 3, nv, step, product)
+        elif m == 4: filter_tile(g, x, w, init, t, 2, 4, nv, step, product)
+        elif m == 5: filter_tile(g, x, w, init, t, 2, 5, nv, step, product)
+        else: filter_tile(g, x, w, init, t, 2, 6, nv, step, product)
 
 
 # Not inlined: among the loops around them, the compiler would keep the sums in memory.
 cdef void filter_tile_any(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um, int m,
                           int nv) noexcept nogil:
-    if nv == NV: filter_tile_nv(g, x, w, init, t, um, m, NV, False)
-    else: filter_tile_nv(g, x, w, init, t, um, m, 1, False)
+    if nv == NV: filter_tile_nv(g, x, w, init, t, um, m, NV, itemsize(t), False)
+    else: filter_tile_nv(g, x, w, init, t, um, m, 1, itemsize(t), False)
 
 
 cdef inline void store_vectors(const char* sums, dim pitch, dim pixels, dim lanes_used, char* y, dim y_pixel,

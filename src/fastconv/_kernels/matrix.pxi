@@ -116,8 +116,8 @@ cdef inline void lines_ahead(const Shape* shape, const MatrixStage* s, dim filte
 # As filter_tile_any is, not inlined.
 cdef void matrix_tile(const FilterSweep* g, const char* w, const vec* x, const vec* init, vec* t, int m,
                       int nv) noexcept nogil:
-    if nv == NV: filter_tile_nv(g, w, x, init, t, 1, m, NV, True)
-    else: filter_tile_nv(g, w, x, init, t, 1, m, 1, True)
+    if nv == NV: filter_tile_nv(g, w, x, init, t, 1, m, NV, itemsize(t), True)
+    else: filter_tile_nv(g, w, x, init, t, 1, m, 1, itemsize(t), True)
 
 
 cdef inline void matrix_block(const Shape* shape, const MatrixGrid* g, const char* packed, const Image* x, char* y,

@@ -56,6 +56,28 @@ cdef extern from *:
     #define high_halves(a) ((p32v) ((s32v) (a) >> 16))
     #define pair_products(a, b) (low_halves(a) * low_halves(b) + high_halves(a) * high_halves(b))
     #endif
+    #if VECTOR_BYTES == 64
+    #define MASK(first, last) ((1u << (last)) - (1u << (first)))
+    #define load_lanes32(a, first, last) ((f32v) _mm512_maskz_loadu_ps(MASK(first, last), a))
+    #define load_lanes64(a, first, last) ((f64v) _mm512_maskz_loadu_pd(MASK(first, last), a))
+    #elif VECTOR_BYTES == 32
+    #define MASK32(first, last) _mm256_and_si256( \
+        _mm256_cmpgt_epi32(_mm256_set1_epi32(last), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)), \
+        _mm256_cmpgt_epi32(_mm256_setr_epi32(1, 2, 3, 4, 5, 6, 7, 8), _mm256_set1_epi32(first)))
+    #define MASK64(first, last) _mm256_and_si256( \
+        _mm256_cmpgt_epi64(_mm256_set1_epi64x(last), _mm256_setr_epi64x(0, 1, 2, 3)), \
+        _mm256_cmpgt_epi64(_mm256_setr_epi64x(1, 2, 3, 4), _mm256_set1_epi64x(first)))
+    #define load_lanes32(a, first, last) ((f32v) _mm256_maskload_ps((const float *) (a), MASK32(first, last)))
+    #define load_lanes64(a, first, last) ((f64v) _mm256_maskload_pd((const double *) (a), MASK64(first, last)))
+    #else
+    #define SOME_LANES(type, a, first, last) ({ \
+        type some = {0}; \
+        memcpy((char *) &some + (first) * sizeof(some[0]), (const char *) (a) + (first) * sizeof(some[0]), \
+               ((last) - (first)) * sizeof(some[0])); \
+        some; })
+    #define load_lanes32(a, first, last) SOME_LANES(f32v, a, first, last)
+    #define load_lanes64(a, first, last) SOME_LANES(f64v, a, first, last)
+    #endif
     #define all_lanes(value) ((p32v) {0} + (value))
     #define f32_lanes(value) ((value) - (f32v) {0})     /* less zero, which leaves -0 as it is, and is nothing to do */
     #define f64_lanes(value) ((value) - (f64v) {0})
@@ -63,6 +85,8 @@ cdef extern from *:
     #define i64_lanes(value) ((value) - (i64v) {0})
     """
     p32v pair_products(p32v a, p32v b) noexcept nogil
+    f32v load_lanes32(const char* address, int first, int last) noexcept nogil
+    f64v load_lanes64(const char* address, int first, int last) noexcept nogil
     p32v all_lanes(unsigned int value) noexcept nogil
     f32v f32_lanes(float value) noexcept nogil
     f64v f64_lanes(double value) noexcept nogil
@@ -186,6 +210,17 @@ cdef inline lane next_lanes(lane a, lane b) noexcept nogil:
         return next32(a, b)
     else:
         return next64(a, b)
+
+
+cdef inline lane load_lanes(const char* address, dim first, dim last, const lane* like) noexcept nogil:
+    """Lanes first .. last-1 of the vector there, of those that there are; zeros in the others, which are not read."""
+    cdef dim lanes = sizeof(lane) // itemsize(like)
+    cdef int low = <int> min(max(first, <dim> 0), lanes)
+    cdef int high = <int> min(max(last, <dim> low), lanes)
+    if lane is f32v:
+        return load_lanes32(address, low, high)
+    else:
+        return load_lanes64(address, low, high)
 
 
 cdef inline void perfect_shuffle(lane* a, int lanes) noexcept nogil:

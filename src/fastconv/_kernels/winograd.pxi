@@ -1,26 +1,29 @@
-# Winograd's minimal filtering: filters of 3 x 3 or 5 x 5, stride 1, many channels and filters.
+# Winograd's minimal filtering: filters of many channels, cut into patches of 3 x 3 values.
 #
-# POINTS outputs and filter values less one make a tile of y from a tile of x that is POINTS x POINTS, by as many
-# multiplications: Y = A' [sum over c of (G w G') * (B' x B)] A, with * element by element. A tile of y has
-# m = POINTS + 1 - R rows and columns: 4 for 3 x 3 filters, with 36 multiplications instead of 144; 2 for 5 x 5, with 36
-# instead of 100.
+# 4 x 4 outputs of a patch of 3 x 3 are made from 6 x 6 pixels by 36 multiplications instead of 144:
+# Y = A' [sum of (G w G') * (B' x B)] A, with * element by element.
 #
 # S. Winograd, Arithmetic Complexity of Computations, SIAM, 1980; A. Lavin and S. Gray, Fast Algorithms for
 # Convolutional Neural Networks, CVPR 2016. Polynomials are evaluated at 0, +-ALPHA, +-2 ALPHA and infinity. With points
 # around 1 the transforms lose least (B. Barabasz et al., Error Analysis and Improving the Accuracy of Winograd
 # Convolution for Deep Neural Networks, ACM TOMS 46(4), 2020), and as ALPHA is 45/64, all of their constants are exact
-# in float32. B' depends on the points alone, so filters of 3 and of 5 share it.
+# in float32.
+#
+# The sum is over terms: channels, and for each the patches that its filter is cut into. A filter that is larger is the
+# sum of its patches, each over pixels that lie as far behind as the patch does. With a stride, a patch has every
+# stride-th value, and meets every stride-th pixel only: so it has none. Where a filter ends within a patch, the rest of
+# that is zeros.
 #
 # For each block of tiles:
-#     V[xi][c][tile] = B' x B         lanes hold tiles that are neighbours in a row
-#     M[xi][tile][k] = sum over c     the register tile of filter_lanes.pxi, tiles as its pixels
+#     V[xi][term][tile] = B' x B      along columns lanes hold columns of x; turned over, along rows, they hold terms
+#     M[xi][tile][k] = sum over term  the register tile of filter_lanes.pxi, tiles as its pixels
 #     Y              = A' M A         lanes hold filters; then transposed into y as that file's sums are
 #
 # A tile whose result isn't finite has met a NaN or Inf, which it has spread, or has overflowed on the way: it is
 # computed again as a direct sum, a problem of its own.
 #
 # Packed weights: what filter_lanes.pxi packs; what is known of whom to trust, see there; then for each group, for each
-# panel of filters, [xi][c][nv vectors].
+# panel of filters, [xi][term][nv vectors].
 
 cdef extern from *:
     """
@@ -29,11 +32,15 @@ cdef extern from *:
     double ALPHA
 
 cdef enum:
-    STREAM = 4                      # bytes of weights that arrive in a cycle from beyond the second-level cache
-    POINTS = 6
-    MOST_SIDE = 5                   # rows and columns of a filter
-    MOST_TILE = 4                   # rows and columns of the largest tile of y
+    CACHED_BYTES = 1 << 20          # of weights that a second-level cache holds; of others,
+    STREAM = 5                      # bytes that arrive in a cycle
+    SIDE = 3                        # rows and columns of a patch,
+    TILE = 4                        # of a tile of y,
+    POINTS = 6                      # and of a tile of x
+    MOST_SIDE = 64                  # of a filter
+    MOST_STEP = 2                   # of a stride
     LEAST_TERMS = 144               # of the direct sum; with fewer, the transforms' rounding could pass the error bound
+    ROUNDED = 32                    # as many terms of a direct sum, about, as the transforms round like
     UNSEEN = 4                      # times that the largest weight may be larger than those that a corner meets
     DISTURBANCE = 5                 # mean sums of magnitudes that a large edge may weigh
     BLOCK_TILES = 28                # most and fewest tiles of a block, if there are as many
@@ -72,26 +79,24 @@ cdef inline void transform_x(const lane* x, lane* v) noexcept nogil:
     v[5] = plus(plus(x[5], -5 * ALPHA * ALPHA, x[3]), 4 * ALPHA * ALPHA * ALPHA * ALPHA, x[1])
 
 
-cdef inline void transform_y(const lane* m, lane* y, int count) noexcept nogil:
-    """y = A' m, of 2 or 4 rows."""
+cdef inline void transform_y(const lane* m, lane* y) noexcept nogil:
+    """y = A' m."""
     cdef lane near = m[1] + m[2]
     cdef lane near_odd = m[1] - m[2]
     cdef lane far = m[3] + m[4]
     cdef lane far_odd = m[3] - m[4]
     y[0] = m[0] + near + far
     y[1] = times(ALPHA, plus(near_odd, 2, far_odd))
-    if count == 4:
-        y[2] = times(ALPHA * ALPHA, plus(near, 4, far))
-        y[3] = times(ALPHA * ALPHA * ALPHA, plus(near_odd, 8, far_odd))
-    y[count - 1] = y[count - 1] + m[5]
+    y[2] = times(ALPHA * ALPHA, plus(near, 4, far))
+    y[3] = plus(m[5], ALPHA * ALPHA * ALPHA, plus(near_odd, 8, far_odd))
 
 
-cdef inline double transform_w(int xi, int r, int rows) noexcept nogil:
+cdef inline double transform_w(int xi, int r) noexcept nogil:
     """G[xi][r]: the powers of a point, over its distances from the others; of infinity, the last one alone."""
     cdef double alpha2 = ALPHA * ALPHA
     cdef double point = 0, power = 1 / (4 * alpha2 * alpha2)
     if xi == POINTS - 1:
-        return r == rows - 1
+        return r == SIDE - 1
     if xi > 0:
         point = ALPHA if xi <= 2 else 2 * ALPHA
         power = -1 / (6 * alpha2 * alpha2) if xi <= 2 else 1 / (24 * alpha2 * alpha2)
@@ -102,9 +107,44 @@ cdef inline double transform_w(int xi, int r, int rows) noexcept nogil:
     return power
 
 
+# The terms of the sum.
+
+cdef struct Term:
+    # A channel, and where a patch of its filter begins.
+    dim c, r, s
+
+
+cdef inline dim next_patch(dim tap, dim step) noexcept nogil:
+    """Where the patch after the one that begins at a row, or column, of the filter begins."""
+    tap += 1
+    # A division by 1 or 2: MOST_STEP.
+    return tap if (tap >> (step - 1)) % SIDE == 0 else tap + (SIDE - 1) * step
+
+
+cdef inline Term next_term(const Shape* shape, Term term) noexcept nogil:
+    term.s = next_patch(term.s, shape.q_step)
+    if term.s >= shape.S:
+        term.s = 0
+        term.r = next_patch(term.r, shape.p_step)
+        if term.r >= shape.R:
+            term.r = 0
+            term.c += 1
+    return term
+
+
+cdef inline dim count_patches(dim taps, dim step) noexcept nogil:
+    """Of one axis."""
+    cdef dim whole = taps // (SIDE * step)
+    return whole * step + min(taps - whole * SIDE * step, step)
+
+
+cdef inline dim count_terms(const Shape* shape) noexcept nogil:
+    return shape.C * count_patches(shape.R, shape.p_step) * count_patches(shape.S, shape.q_step)
+
+
 cdef struct WinogradGrid:
     # How the work is cut. A block is rows x columns tiles of y, for a set of panels of filters.
-    dim m                       # rows and columns of a tile of y
+    dim terms
     dim down, across            # tiles of y
     dim rows, columns           # tiles in the largest block
     dim bands, pieces           # blocks down and across y
@@ -113,11 +153,12 @@ cdef struct WinogradGrid:
 
 cdef inline WinogradGrid winograd_grid(const Shape* shape, int workers) noexcept nogil:
     cdef WinogradGrid g
-    cdef dim most = max(LEAST_TILES, min(BLOCK_TILES, WINOGRAD_BYTES // (POINTS * POINTS * shape.C * shape.item)))
     cdef dim images = max(1, shape.N * shape.G)
-    g.m = POINTS + 1 - shape.R
-    g.down = ceil_div(shape.P, g.m)
-    g.across = ceil_div(shape.Q, g.m)
+    cdef dim most
+    g.terms = count_terms(shape)
+    most = max(LEAST_TILES, min(BLOCK_TILES, WINOGRAD_BYTES // (POINTS * POINTS * g.terms * shape.item)))
+    g.down = ceil_div(shape.P, TILE)
+    g.across = ceil_div(shape.Q, TILE)
     g.pieces = ceil_div(g.across, most)
     g.bands = ceil_div(g.down, max(1, most // g.across))
     if workers > 1 and images * g.bands * g.pieces < 4 * workers:
@@ -128,16 +169,16 @@ cdef inline WinogradGrid winograd_grid(const Shape* shape, int workers) noexcept
     return g
 
 
-cdef inline dim xi_vectors(const Shape* shape, dim nv) noexcept nogil:
+cdef inline dim xi_vectors(dim terms, dim nv) noexcept nogil:
     """Of one panel's transformed weights. An odd number: the 36 written at once fall into different sets of a cache."""
-    return shape.C * nv | 1
+    return terms * nv | 1
 
 
 # The parts of a worker's memory, one after the other, each on a cache line.
 
 cdef inline dim slab_bytes(const Shape* shape, const WinogradGrid* g) noexcept nogil:
     """V of one xi. An odd number of lines: the 36 that are written at once fall into different sets of a cache."""
-    return whole_lines(shape.C * g.rows * g.columns * shape.item + VECTOR_BYTES) | LINE
+    return whole_lines(ceil_div(g.terms, lanes_of(shape)) * g.rows * g.columns * VECTOR_BYTES) | LINE
 
 
 cdef inline dim plane_bytes(const WinogradGrid* g) noexcept nogil:
@@ -146,31 +187,40 @@ cdef inline dim plane_bytes(const WinogradGrid* g) noexcept nogil:
 
 
 cdef inline dim row_bytes(const Shape* shape, const WinogradGrid* g) noexcept nogil:
-    """A row of x under a row of tiles, to the end of the last vector of tiles, with room for a vector more."""
-    return g.m * (whole_lines((g.columns + 2) * shape.item) + VECTOR_BYTES)
+    """A row of x under a row of tiles, with room for another vector of columns."""
+    return whole_lines(((g.columns * TILE + POINTS) * shape.item + VECTOR_BYTES) * shape.q_step)
 
 
-cdef inline dim result_bytes(const WinogradGrid* g) noexcept nogil:
-    """Sums of a block, as filter_store takes them."""
-    return g.m * g.m * plane_bytes(g)
+cdef inline dim result_bytes(const Shape* shape, const WinogradGrid* g) noexcept nogil:
+    """Sums of a strip, as filter_store takes them."""
+    cdef dim rows = g.rows if g.columns * TILE <= lanes_of(shape) else 1
+    return rows * TILE * (lanes_of(shape) + 2 * TILE) * NV * VECTOR_BYTES
 
 
-cdef inline Shape tile_shape(const Shape* shape, const WinogradGrid* g) noexcept nogil:
+cdef inline Shape tile_shape(const Shape* shape) noexcept nogil:
     """One tile of y for one panel of filters, as a problem of its own."""
     cdef Shape one = shape[0]
     one.N = one.G = 1
     one.K = min(shape.K, filter_width(shape))
-    one.P = one.Q = g.m
+    one.P = one.Q = TILE
     one.channels_last = True
     return one
 
 
+cdef enum:
+    LINES_BYTES = POINTS * MOST_STEP * VECTOR_BYTES                 # a vector of columns of POINTS rows of x
+    PART_BYTES = POINTS * MOST_LANES * VECTOR_BYTES                 # these of a vector of terms, transformed
+    TURNED_VECTORS = MOST_LANES + POINTS                            # of one row of these, turned over
+    TURNED_BYTES = POINTS * TURNED_VECTORS * VECTOR_BYTES
+    RESULT_BYTES = TILE * TILE * NV * VECTOR_BYTES                  # of a tile that is computed again
+
+
 cdef dim winograd_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
     cdef WinogradGrid g = winograd_grid(shape, workers)
-    cdef Shape one = tile_shape(shape, &g)
-    return (POINTS * POINTS * (slab_bytes(shape, &g) + plane_bytes(&g)) + result_bytes(&g)
-            + (2 * POINTS + 1) * row_bytes(shape, &g) + whole_lines(shape.C * sizeof(dim))
-            + whole_lines(MOST_TILE * MOST_TILE * NV * VECTOR_BYTES) + filter_workspace_bytes(&one, 1))
+    cdef Shape one = tile_shape(shape)
+    return (POINTS * POINTS * (slab_bytes(shape, &g) + plane_bytes(&g)) + result_bytes(shape, &g)
+            + 2 * row_bytes(shape, &g) + whole_lines(LINES_BYTES) + whole_lines(PART_BYTES) + whole_lines(TURNED_BYTES)
+            + whole_lines(g.terms * sizeof(dim)) + whole_lines(RESULT_BYTES) + filter_workspace_bytes(&one, 1))
 
 
 cdef struct WinogradBlock:
@@ -180,117 +230,200 @@ cdef struct WinogradBlock:
     dim row, rows, column, columns      # its first tile row and column, and how many
     dim tiles
     dim p, q                    # rows and columns of y in it
+    dim left, right             # columns of the padded image between which outputs see x itself
+    bint in_place               # those are read where they stand
+    bint zeros_around           # and what is around them is zeros
     char* v
     char* m
     char* sums
-    char* rows_of_x             # POINTS of them, then POINTS lines: these transformed along columns
     char* zeros                 # a row of x, and sums begin with them
+    char* padding               # a row of x
+    char* lines
+    char* part
+    char* turned
     dim* off
     char* one                   # the result of a tile that is computed again, then what that takes
-    dim slab, row_bytes
+    dim slab
 
 
-cdef inline void tiles_to_lanes(const lane* line, lane* d, int m) noexcept nogil:
-    """d[j] = columns j, m + j, 2 m + j, ... of a line; m is 2 or 4."""
-    cdef lane even = even_lanes(line[0], line[1])
-    cdef lane odd = odd_lanes(line[0], line[1])
-    cdef lane even_next, odd_next
-    if m == 2:
-        d[0] = even
-        d[1] = odd
-    else:
-        even_next = even_lanes(line[2], line[3])
-        odd_next = odd_lanes(line[2], line[3])
-        d[0] = even_lanes(even, even_next)
-        d[1] = even_lanes(odd, odd_next)
-        d[2] = odd_lanes(even, even_next)
-        d[3] = odd_lanes(odd, odd_next)
+cdef struct Source:
+    # What a term has of a row of tiles.
+    dim c, row, column          # channel, and first row and column of the padded image
+    const char* rows[POINTS]    # where these rows stand, from that column on
 
 
-cdef inline void winograd_row(const Shape* shape, const WinogradBlock* b, dim c, dim row, lane* like,
-                              int m) noexcept nogil:
-    """V of one channel and one row of tiles of m columns."""
-    cdef dim item = shape.item
-    cdef dim lanes = sizeof(lane) // itemsize(like)
-    cdef dim first = b.column * m
-    cdef dim count = min(shape.Q + shape.S - 1 - first, b.columns * m + POINTS - m)
-    cdef dim top = (b.row + row) * m
-    cdef char* lines = b.rows_of_x + POINTS * b.row_bytes
-    cdef char* v = b.v + (c * b.tiles + row * b.columns) * item
-    cdef const char* source[POINTS]
-    cdef const char* ahead[POINTS]      # the same rows of the next channel, which lie in other pages
+cdef inline Source source_of(const Shape* shape, const WinogradBlock* b, dim row, const Term* term) noexcept nogil:
+    cdef Source source
+    cdef dim h, k
+    source.c = term.c
+    source.row = (b.row + row) * TILE * shape.p_step + term.r
+    source.column = b.column * TILE * shape.q_step + term.s
+    for k in range(POINTS):
+        h = source.row + k * shape.p_step
+        if h >= reach_h(shape, shape.P):
+            source.rows[k] = b.zeros
+            continue
+        if b.x.rows != NULL:
+            h = b.x.rows[h]
+        if h < 0:
+            source.rows[k] = b.zeros if b.zeros_around else b.padding
+        else:
+            source.rows[k] = b.image + term.c * b.x.c + h * b.x.h + (source.column - b.left) * shape.item
+    return source
+
+
+cdef void gather_columns(const Shape* shape, const WinogradBlock* b, const Source* source, dim first,
+                         char* lines) noexcept nogil:
+    """A vector of columns, or two with a stride, of a term's rows: with padding, and zeros for what no output sees."""
+    cdef dim bytes = shape.q_step * VECTOR_BYTES
+    cdef dim column = source.column + first * shape.q_step
+    cdef dim count = max(<dim> 0, min(shape.q_step * lanes_of(shape), reach_w(shape, shape.Q) - column))
+    cdef dim h, k
+    for k in range(POINTS):
+        h = source.row + k * shape.p_step
+        memset(lines, 0, bytes)
+        if h < reach_h(shape, shape.P) and count > 0:
+            gather_row(shape, b.x, b.image, source.c, h, column, count, lines)
+        lines += bytes
+
+
+cdef inline void transform_columns(const Source* source, dim at, dim first, dim last, char* part, lane* like,
+                                   int step, bint whole) noexcept nogil:
+    """A vector of columns of a term, `at` bytes from its first one, along columns.
+
+    Columns before `first` and from `last` on are zeros, and not read; but if `whole`, there are none of these.
+    """
     cdef lane x[POINTS]
     cdef lane t[POINTS]
-    cdef lane following[MOST_TILE]
-    cdef char* line
-    cdef dim i, j, at
+    cdef const char* row
+    cdef dim lanes = sizeof(lane) // itemsize(like)
     cdef int k
+    for k in range(POINTS):
+        row = source.rows[k] + at
+        x[k] = (<const lane*> row)[0] if whole else load_lanes(row, first, last, like)
+        if step == 2:
+            row += sizeof(lane)
+            x[k] = even_lanes(x[k], (<const lane*> row)[0] if whole else load_lanes(
+                row, first - lanes, last - lanes, like))
+    transform_x(x, t)
+    for k in range(POINTS):
+        (<lane*> (part + k * MOST_LANES * VECTOR_BYTES))[0] = t[k]
+
+
+cdef inline void transform_any(const Source* source, dim at, dim first, dim last, char* part, lane* like, dim step,
+                               bint whole) noexcept nogil:
+    if step == 1: transform_columns(source, at, first, last, part, like, 1, whole)
+    else: transform_columns(source, at, first, last, part, like, 2, whole)
+
+
+cdef bint only_zeros_around(const Shape* shape, const Image* x) noexcept nogil:
+    cdef dim i = 0
+    if x.columns == NULL:
+        return True
+    if value_at(&x.pad[0], shape.item) != 0:
+        return False
+    while i < reach_w(shape, shape.Q):
+        if i == x.left:
+            i += shape.W
+        elif x.columns[i] >= 0:
+            return False
+        else:
+            i += 1
+    return True
+
+
+cdef inline void transform_rows(const WinogradBlock* b, const lane* turned, char* v, lane* like) noexcept nogil:
+    """A tile of a vector of terms along rows, into V."""
+    cdef lane t[POINTS]
+    cdef int i, j
     for i in range(POINTS):
-        source[i] = ahead[i] = b.zeros
-        if top + i >= shape.P + shape.R - 1:
-            continue
-        if c + 1 < shape.C:
-            ahead[i] = row_in_x(b.x, b.image, c + 1, top + i, first)
-        line = b.rows_of_x + i * b.row_bytes
-        source[i] = image_row(shape, b.x, b.image, c, top + i, first, count, line)
-        if count < lanes and source[i] != line:
-            memcpy(line, source[i], count * item)
-            source[i] = line
-    # Along columns. The last vector overlaps the one before it: nothing is read past the end of a row of x.
-    at = 0
-    while at < count:
-        if at > 0 or count >= lanes:
-            at = min(at, count - lanes)
+        transform_x(turned, t)
+        for j in range(POINTS):
+            (<lane*> v)[0] = t[j]
+            prefetch_to_write(v + VECTOR_BYTES, 1)
+            v += b.slab
+        turned += TURNED_VECTORS
+
+
+cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, const WinogradBlock* b, dim row, dim first,
+                                 Term* term, lane* like) noexcept nogil:
+    """V of one row of tiles, for a vector of terms: the first of them is `term`, which becomes the one after them."""
+    cdef int lanes = sizeof(lane) // itemsize(like)
+    cdef dim used = min(<dim> lanes, g.terms - first)
+    cdef dim step = shape.q_step
+    cdef dim needed = b.columns * TILE + POINTS - TILE      # columns
+    cdef dim seen = ceil_div(reach_w(shape, shape.Q) - b.column * TILE * step, step)    # of these, at most
+    cdef dim at = 0, kept = 0, begin, low, high, i
+    cdef Source source[MOST_LANES]
+    cdef Source gathered
+    cdef const Source* here
+    cdef lane* turned = <lane*> b.turned
+    cdef char* v = b.v + (first // lanes * b.tiles + row * b.columns) * VECTOR_BYTES
+    cdef char* to
+    cdef const char* part
+    cdef int k
+    for i in range(used):
+        source[i] = source_of(shape, b, row, term)
+        term[0] = next_term(shape, term[0])
+    for k in range(POINTS):
+        gathered.rows[k] = b.lines + k * step * VECTOR_BYTES
+    while at < needed:
+        for i in range(used if at < seen else 0):
+            here = &source[i]
+            low = b.left - here.column - at * step
+            high = b.right - here.column - at * step
+            to = b.part + i * VECTOR_BYTES
+            if b.in_place and low <= 0 and lanes * step <= high:
+                transform_any(here, at * step * shape.item, low, high, to, like, step, True)
+            elif b.zeros_around:
+                transform_any(here, at * step * shape.item, low, high, to, like, step, False)
+            else:
+                gather_columns(shape, b, here, at, b.lines)
+                transform_any(&gathered, 0, 0, 0, to, like, step, True)
         for k in range(POINTS):
-            x[k] = (<const lane*> (source[k] + at * item))[0]
-            prefetch(ahead[k] + at * item)
-        transform_x(x, t)
-        for k in range(POINTS):
-            (<lane*> (lines + k * b.row_bytes + at * item))[0] = t[k]
+            part = b.part + k * MOST_LANES * VECTOR_BYTES
+            if at >= seen:
+                memset(turned + k * TURNED_VECTORS + kept, 0, lanes * VECTOR_BYTES)
+            elif needed - at <= lanes // 4:
+                transpose_block(part, VECTOR_BYTES, lanes, <char*> (turned + k * TURNED_VECTORS + kept), VECTOR_BYTES,
+                                lanes // 4, like)
+            else:
+                transpose_block(part, VECTOR_BYTES, lanes, <char*> (turned + k * TURNED_VECTORS + kept), VECTOR_BYTES,
+                                lanes, like)
         at += lanes
-    # Along rows: a tile's columns from m on are the first ones of its neighbours.
-    for i in range(POINTS):
-        line = lines + i * b.row_bytes
-        tiles_to_lanes(<const lane*> line, following, m)
-        at = 0
-        while at < b.columns:
-            for k in range(m):
-                x[k] = following[k]
-            line += m * sizeof(lane)
-            if at + lanes < b.columns + (POINTS - 1) // m:
-                tiles_to_lanes(<const lane*> line, following, m)
-            x[m] = next_lanes(x[0], following[0])
-            x[m + 1] = next_lanes(x[1], following[1])
-            if m == 2:
-                x[4] = next_lanes(x[2], next_lanes(following[0], following[0]))
-                x[5] = next_lanes(x[3], next_lanes(following[1], following[1]))
-            transform_x(x, t)
-            for k in range(POINTS):
-                (<lane*> (v + (i * POINTS + k) * b.slab + at * item))[0] = t[k]
-                prefetch_to_write(v + (i * POINTS + k) * b.slab + at * item + b.tiles * item, 1)
-            at += lanes
+        kept += lanes
+        begin = 0
+        while begin + POINTS <= min(kept, needed - at + kept):
+            transform_rows(b, turned + begin, v, like)
+            v += VECTOR_BYTES
+            begin += TILE
+        # The next tile has these columns too.
+        kept -= begin
+        for k in range(POINTS):
+            for i in range(kept):
+                turned[k * TURNED_VECTORS + i] = turned[k * TURNED_VECTORS + begin + i]
 
 
 cdef inline lane winograd_tile(const lane* m, dim m_step, const lane* bias, lane* y, dim y_row, dim y_step,
-                               dim rows, dim columns, int count) noexcept nogil:
+                               dim rows, dim columns) noexcept nogil:
     """A vector of filters of one tile: rows x columns of its outputs; returns zeros, or NaN if any isn't finite."""
     cdef lane column[POINTS]
-    cdef lane part[POINTS * MOST_TILE]
+    cdef lane part[POINTS * TILE]
     cdef lane row[POINTS]
-    cdef lane out[MOST_TILE]
+    cdef lane out[TILE]
     cdef lane bad = m[0] - m[0]
     cdef int i, j
     for j in range(POINTS):
         for i in range(POINTS):
             column[i] = m[(i * POINTS + j) * m_step]
-        transform_y(column, out, count)
-        for i in range(count):
+        transform_y(column, out)
+        for i in range(TILE):
             part[i * POINTS + j] = out[i]
-    for i in range(count):
+    for i in range(TILE):
         for j in range(POINTS):
             row[j] = part[i * POINTS + j]
-        transform_y(row, out, count)
-        for j in range(count):
+        transform_y(row, out)
+        for j in range(TILE):
             out[j] = out[j] + bias[0]
             bad = plus(bad, 0, out[j])
             if i < rows and j < columns:
@@ -315,74 +448,131 @@ cdef inline void keep_finite(char* y, const char* other, dim count, dim item) no
             copy_scalar(y + i * item, other + i * item, item)
 
 
-cdef void tile_again(const Shape* shape, const WinogradGrid* g, const WinogradBlock* b, const char* packed,
-                     dim filters, dim row, dim column, dim rows, dim columns, char* sums, dim nv) noexcept nogil:
+cdef void tile_again(const Shape* shape, const WinogradBlock* b, const char* packed, dim filters, dim row, dim column,
+                     dim rows, dim columns, char* sums, dim pitch, dim nv) noexcept nogil:
     """A direct sum for a tile that isn't finite: `rows` x `columns` of y at (row, column), for one panel."""
-    cdef Shape one = tile_shape(shape, g)
-    cdef Image x = image_from(b.x, row, column)
+    cdef Shape one = tile_shape(shape)
+    cdef Image x = image_from(b.x, row * shape.p_step, column * shape.q_step)
     cdef dim task, p, q
     one.K = filters
     one.P = rows
     one.Q = columns
     x.data += b.image - b.x.data
     for task in range(filter_tasks(&one, 1)):
-        filter_run(&one, 1, packed, &x, b.one, task,
-                   b.one + whole_lines(MOST_TILE * MOST_TILE * NV * VECTOR_BYTES))
+        filter_run(&one, 1, packed, &x, b.one, task, b.one + whole_lines(RESULT_BYTES))
     for p in range(rows):
         for q in range(columns):
-            keep_finite(sums + (p * b.q + q) * nv * VECTOR_BYTES, b.one + (p * columns + q) * filters * shape.item,
+            keep_finite(sums + (p * pitch + q) * nv * VECTOR_BYTES, b.one + (p * columns + q) * filters * shape.item,
                         filters, shape.item)
 
 
-cdef inline bint winograd_outputs(const Shape* shape, const WinogradGrid* g, const WinogradBlock* b, const char* direct,
-                                  dim filters, int nv, bint again, lane* like, int m) noexcept nogil:
+cdef struct Strip:
+    # Tiles of a block whose results are stored at once.
+    dim row, rows, column, columns      # the first tile, and how many
+    dim pitch                           # pixels in a row of sums
+
+
+cdef inline bint strip_sums(const Shape* shape, const WinogradBlock* b, const Strip* strip, const char* direct,
+                            dim filters, int nv, bint again, lane* like) noexcept nogil:
     """A panel's M into sums; whether all of them are finite. With `again`, tiles that aren't are computed directly."""
-    cdef const lane* from_m = <const lane*> b.m
+    cdef const lane* m
     cdef const lane* bias = <const lane*> direct
-    cdef lane* y
+    cdef lane* sums
     cdef lane any_bad = (<const lane*> b.zeros)[0]
     cdef lane bad
     cdef dim row, column, rows, columns
     cdef int v
-    for row in range(b.rows):
-        rows = min(<dim> m, b.p - row * m)
-        for column in range(b.columns):
-            columns = min(<dim> m, b.q - column * m)
-            y = <lane*> b.sums + (row * m * b.q + column * m) * nv
+    for row in range(strip.row, strip.row + strip.rows):
+        rows = min(<dim> TILE, b.p - row * TILE)
+        for column in range(strip.column, strip.column + strip.columns):
+            columns = min(<dim> TILE, b.q - column * TILE)
+            m = <const lane*> b.m + (row * b.columns + column) * nv
+            sums = <lane*> b.sums + ((row - strip.row) * strip.pitch + column - strip.column) * TILE * nv
             bad = (<const lane*> b.zeros)[0]
             for v in range(nv):
-                bad = bad + winograd_tile(from_m + v, b.tiles * nv, bias + v, y + v, b.q * nv, nv, rows, columns, m)
-            from_m += nv
+                bad = bad + winograd_tile(m + v, b.tiles * nv, bias + v, sums + v, strip.pitch * nv, nv, rows, columns)
             any_bad = any_bad + bad
             if again and not is_zero(&bad):
-                tile_again(shape, g, b, direct, filters, (b.row + row) * m, (b.column + column) * m, rows, columns,
-                           <char*> y, nv)
+                tile_again(shape, b, direct, filters, (b.row + row) * TILE, (b.column + column) * TILE, rows, columns,
+                           <char*> sums, strip.pitch, nv)
     return is_zero(&any_bad)
 
 
+cdef inline void winograd_store(const Shape* shape, const WinogradBlock* b, const char* direct, dim filters, int nv,
+                                char* y, dim y_pixel, dim y_k, lane* like) noexcept nogil:
+    """A panel's M into y: a vector of columns of a row of tiles at once, or all of a block that is narrower."""
+    cdef dim lanes = sizeof(lane) // itemsize(like)
+    cdef bint narrow = b.q <= lanes         # such a block has whole rows of y
+    cdef dim first, last, i
+    cdef char* y_row
+    cdef bint again
+    cdef Strip strip
+    strip.row = 0
+    strip.rows = b.rows if narrow else 1
+    while strip.row < b.rows:
+        first = last = 0
+        while last < b.q:
+            last = min(first + lanes, b.q)
+            first = max(<dim> 0, last - lanes)      # the last ones overlap those before
+            strip.column = first // TILE
+            strip.columns = ceil_div(last, TILE) - strip.column
+            strip.pitch = b.q if narrow else strip.columns * TILE
+            again = False
+            while not strip_sums(shape, b, &strip, direct, filters, nv, again, like) and not again:
+                again = True
+            if narrow:
+                filter_store(shape, b.sums, nv, b.p * b.q, filters, y, y_pixel, y_k)
+                return
+            for i in range(min(<dim> TILE, b.p - strip.row * TILE)):
+                y_row = y + ((strip.row * TILE + i) * shape.Q + first) * y_pixel
+                filter_store(shape, b.sums + (i * strip.pitch + first - strip.column * TILE) * nv * VECTOR_BYTES, nv,
+                             last - first, filters, y_row, y_pixel, y_k)
+            first = last
+        strip.row += 1
+
+
+# As filter_tile_any is, not inlined.
+cdef void winograd_tile_any(const FilterSweep* g, const char* x, const lane* w, const lane* init, lane* t, int m,
+                            int nv) noexcept nogil:
+    if nv == NV: filter_tile_nv(g, x, w, init, t, 1, m, NV, VECTOR_BYTES, False)
+    else: filter_tile_nv(g, x, w, init, t, 1, m, 1, VECTOR_BYTES, False)
+
+
+cdef inline void ask_for_results(const WinogradBlock* b, char* y, dim row_step, dim row_bytes) noexcept nogil:
+    """Have the lines of y arrive that one filter's results of a block will be written to."""
+    cdef dim p, i
+    for p in range(b.p):
+        for i in range(ceil_div(row_bytes, LINE)):
+            prefetch_to_write(y + i * LINE, 1)
+        y += row_step
+
+
 cdef inline void winograd_panel(const Shape* shape, const WinogradGrid* g, const WinogradBlock* b, const char* direct,
-                                const lane* w, dim filters, int nv, lane* like, int m) noexcept nogil:
+                                const lane* w, dim filters, int nv, char* y, dim y_pixel, dim y_k,
+                                lane* like) noexcept nogil:
     """Sums of a block for a panel of filters: transformed weights w, and `direct` ones, which begin with the biases."""
     cdef FilterSweep sweep
     cdef dim groups = ceil_div(b.tiles, MR)
     cdef dim xi, i, first, count
-    cdef bint again = False
+    cdef dim asked = 0
     sweep.off = b.off
-    sweep.terms = shape.C
+    sweep.terms = g.terms
     sweep.row = sweep.row_step = sweep.init_step = 0
     sweep.t_step = nv * VECTOR_BYTES
     sweep.ahead_step = nv * VECTOR_BYTES // <unsigned int> groups       # each term's part of the next weights
     for xi in range(POINTS * POINTS):
-        sweep.ahead = <const char*> (w + xi_vectors(shape, nv))
+        while not shape.channels_last and asked * POINTS * POINTS < filters * (xi + 1):
+            ask_for_results(b, y + asked * y_k, shape.Q * shape.item, b.q * shape.item)
+            asked += 1
+        sweep.ahead = <const char*> (w + xi_vectors(g.terms, nv))
         for i in range(groups):
             first = split(b.tiles, groups, i)
             count = split(b.tiles, groups, i + 1) - first
-            filter_tile_any(&sweep, b.v + xi * b.slab + first * shape.item, w, <const lane*> b.zeros,
-                            <lane*> b.m + (xi * b.tiles + first) * nv, 1, <int> count, nv)
-            sweep.ahead += sweep.ahead_step * shape.C
-        w += xi_vectors(shape, nv)
-    while not winograd_outputs(shape, g, b, direct, filters, nv, again, like, m) and not again:
-        again = True
+            winograd_tile_any(&sweep, b.v + xi * b.slab + first * VECTOR_BYTES, w, <const lane*> b.zeros,
+                              <lane*> b.m + (xi * b.tiles + first) * nv, <int> count, nv)
+            sweep.ahead += sweep.ahead_step * g.terms
+        w += xi_vectors(g.terms, nv)
+    winograd_store(shape, b, direct, filters, nv, y, y_pixel, y_k, like)
 
 
 cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const char* packed, const Image* x, char* y,
@@ -391,16 +581,18 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     cdef dim item = shape.item
     cdef dim terms = shape.C * shape.R * shape.S
     cdef dim width = filter_width(shape)
+    cdef dim lanes = lanes_of(shape)
     cdef dim all_filters = shape.G * shape.K
     cdef dim y_k = item if shape.channels_last else shape.P * shape.Q * item
     cdef dim y_pixel = all_filters * item if shape.channels_last else item
     cdef dim band = place.block // g.pieces
     cdef dim piece = place.block - band * g.pieces
-    cdef dim c, row, panel, filters
+    cdef dim i, row, panel, filters
     cdef const char* w_group
     cdef const char* direct
     cdef const lane* w
     cdef int nv
+    cdef Term term
     cdef WinogradBlock b
     b.x = x
     b.image = x.data + place.n * x.n + place.group * shape.C * x.c
@@ -409,40 +601,44 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     b.column = split(g.across, g.pieces, piece)
     b.columns = split(g.across, g.pieces, piece + 1) - b.column
     b.tiles = b.rows * b.columns
-    b.p = min(shape.P - b.row * g.m, b.rows * g.m)
-    b.q = min(shape.Q - b.column * g.m, b.columns * g.m)
+    b.p = min(shape.P - b.row * TILE, b.rows * TILE)
+    b.q = min(shape.Q - b.column * TILE, b.columns * TILE)
+    b.left = x.left if x.columns != NULL else 0
+    b.right = min(b.left + shape.W, reach_w(shape, shape.Q))
+    b.in_place = x.w == item
+    b.zeros_around = b.in_place and only_zeros_around(shape, x)
     b.slab = slab_bytes(shape, g)
-    b.row_bytes = row_bytes(shape, g)
     b.v = workspace
     b.m = b.v + POINTS * POINTS * b.slab
     b.sums = b.m + POINTS * POINTS * plane_bytes(g)
-    b.rows_of_x = b.sums + result_bytes(g)
-    b.zeros = b.rows_of_x + 2 * POINTS * b.row_bytes
-    b.off = <dim*> (b.zeros + b.row_bytes)
-    b.one = <char*> b.off + whole_lines(shape.C * sizeof(dim))
-    memset(b.rows_of_x, 0, (2 * POINTS + 1) * b.row_bytes)
-    for c in range(shape.C):
-        b.off[c] = c * b.tiles * item
-        for row in range(b.rows):
-            if g.m == 4: winograd_row(shape, &b, c, row, like, 4)
-            else: winograd_row(shape, &b, c, row, like, 2)
+    b.zeros = b.sums + result_bytes(shape, g)
+    b.padding = b.zeros + row_bytes(shape, g)
+    b.lines = b.padding + row_bytes(shape, g)
+    b.part = b.lines + whole_lines(LINES_BYTES)
+    b.turned = b.part + whole_lines(PART_BYTES)
+    b.off = <dim*> (b.turned + whole_lines(TURNED_BYTES))
+    b.one = <char*> b.off + whole_lines(g.terms * sizeof(dim))
+    memset(b.zeros, 0, row_bytes(shape, g))
+    memset(b.part, 0, PART_BYTES)       # lanes past the last term
+    if x.rows != NULL:
+        fill(b.padding, row_bytes(shape, g) // item, &x.pad[0], item)
+    for i in range(g.terms):
+        b.off[i] = i // lanes * b.tiles * VECTOR_BYTES + i % lanes * item
+    for row in range(b.rows):
+        term.c = term.r = term.s = i = 0
+        while i < g.terms:
+            transform_image(shape, g, &b, row, i, &term, like)
+            i += lanes
     w_group = packed + winograd_start(shape) + place.group * winograd_group_bytes(shape)
     packed += place.group * group_bytes(shape)
     y += place.n * all_filters * shape.P * shape.Q * item
-    y += (b.row * shape.Q + b.column) * g.m * y_pixel + (place.group * shape.K + place.first * width) * y_k
+    y += (b.row * shape.Q + b.column) * TILE * y_pixel + (place.group * shape.K + place.first * width) * y_k
     for panel in range(place.first, place.last):
         nv = <int> panel_vectors(shape, panel)
         filters = min(width, shape.K - panel * width)
         direct = packed + panel * NV * VECTOR_BYTES * (1 + terms)
-        w = <const lane*> w_group + panel * POINTS * POINTS * xi_vectors(shape, NV)
-        if g.m == 4: winograd_panel(shape, g, &b, direct, w, filters, nv, like, 4)
-        else: winograd_panel(shape, g, &b, direct, w, filters, nv, like, 2)
-        if g.pieces == 1:
-            filter_store(shape, b.sums, nv, b.p * b.q, filters, y, y_pixel, y_k)
-        else:
-            for row in range(b.p):
-                filter_store(shape, b.sums + row * b.q * nv * VECTOR_BYTES, nv, b.q, filters,
-                             y + row * shape.Q * y_pixel, y_pixel, y_k)
+        w = <const lane*> w_group + panel * POINTS * POINTS * xi_vectors(g.terms, NV)
+        winograd_panel(shape, g, &b, direct, w, filters, nv, y, y_pixel, y_k, like)
         y += width * y_k
 
 
@@ -464,12 +660,21 @@ cdef void winograd_run(const Shape* shape, int workers, const char* packed, cons
 # The error bound. Pixels near the edges of the image meet some rows and columns of a filter only. Where these are small
 # and others are large, a large pixel there would disturb sums by what their bound doesn't know of. So either what a
 # channel's edges meet is comparable with its largest weights, or each image is looked at, and computed directly if what
-# is at its edges could matter.
+# is at its edges could matter. With a stride, every stride-th row meets every stride-th row of a filter, from the same
+# one on, its phase; columns likewise. Pixels of different phases have nothing to do with each other.
 
 cdef struct Trust:
-    # Followed by, for each channel of each group, in double precision, the largest weight, and the sum of the
-    # magnitudes that a filter has of it, on average.
+    # Followed by, for each phase of each channel of each group, in double precision, the largest weight, and the sum
+    # of the magnitudes that a filter has of it, on average.
     dim sure                    # whether any image keeps the bound
+
+
+cdef inline dim phases_down(const Shape* shape) noexcept nogil:
+    return min(shape.R, shape.p_step)
+
+
+cdef inline dim phases_across(const Shape* shape) noexcept nogil:
+    return min(shape.S, shape.q_step)
 
 
 cdef inline dim trust_start(const Shape* shape) noexcept nogil:
@@ -478,40 +683,72 @@ cdef inline dim trust_start(const Shape* shape) noexcept nogil:
 
 cdef inline dim winograd_start(const Shape* shape) noexcept nogil:
     """Of transformed weights."""
-    return trust_start(shape) + whole_lines(sizeof(Trust) + 2 * shape.G * shape.C * sizeof(double))
+    cdef dim channels = shape.G * shape.C * phases_down(shape) * phases_across(shape)
+    return trust_start(shape) + whole_lines(sizeof(Trust) + 2 * channels * sizeof(double))
 
 
-cdef inline double largest_of(const double* table, dim top, dim bottom, dim left, dim right) noexcept nogil:
+cdef struct Taps:
+    # Of one axis of a filter, the first and the last of some of its rows, or columns.
+    dim first, last
+
+
+cdef inline Taps taps_met(dim i, dim taps, dim outputs) noexcept nogil:
+    """What row i of an image meets of a filter with so many rows, as it should."""
+    cdef Taps met
+    met.first = max(<dim> 0, i - outputs + 1)
+    met.last = min(i, taps - 1)
+    return met
+
+
+cdef inline Taps taps_used(dim i, dim taps, dim outputs) noexcept nogil:
+    """What enters the same sums as row i of an image, if only to cancel.
+
+    The first row of the first tile of a patch is transformed by itself and meets the first row of the patch alone; of
+    the last row of the last tile the same is true. All others meet the whole patch.
+    """
+    cdef Taps used
+    cdef dim end = (ceil_div(outputs, TILE) - 1) * TILE + POINTS - 1
+    cdef dim begin = 0, low
+    used.first, used.last = taps, 0
+    while begin < taps:
+        low = begin + SIDE - 1 if i == begin + end else begin
+        if begin <= i <= begin + end and low < taps:
+            used.first = min(used.first, low)
+            used.last = max(used.last, begin if i == begin else min(begin + SIDE, taps) - 1)
+        begin += SIDE
+    return used
+
+
+cdef inline double largest_of(const double* value, Taps taps, dim step) noexcept nogil:
     cdef double largest = 0
-    cdef dim r, s
-    for r in range(top, bottom + 1):
-        for s in range(left, right + 1):
-            largest = max(largest, table[r * MOST_SIDE + s])
+    cdef dim i
+    for i in range(taps.first, taps.last + 1):
+        largest = max(largest, value[i * step])
     return largest
 
 
-cdef bint edges_meet_enough(const Shape* shape, const double* table) noexcept nogil:
+cdef bint edges_meet_enough(const Shape* shape, const double* table, dim down, dim across) noexcept nogil:
     """Whether the weights, the largest of each place, that pixels near an edge meet compare with those of their tile.
 
-    The first row of a tile is transformed by itself and meets the first row of the filters alone, as it should; the
-    second one enters sums with all of them, but should meet two. At the other end likewise, if the image ends with a
-    tile, or else its last row enters with all. Columns likewise.
+    `table` is of one phase, of down x across weights, MOST_SIDE x p_step and q_step of it apart.
     """
-    cdef dim last = shape.R - 1         # filters are square
-    cdef dim m = POINTS - last
-    # Of the four kinds of rows: from and to which row of a filter they should meet, and do meet.
-    cdef dim[4] first_met = [0, 0, last - 1, last]
-    cdef dim[4] last_met = [0, 1, last, last]
-    cdef dim[4] first_used = [0, 0, 0, last]
-    cdef dim[4] last_used = [0, last, last, last]
-    cdef dim i, j
-    for i in range(4):
-        for j in range(4):
-            if UNSEEN * largest_of(
-                table, first_met[i] + (i == 2 and shape.P % m > 0), last_met[i],
-                first_met[j] + (j == 2 and shape.Q % m > 0), last_met[j],
-            ) < largest_of(table, first_used[i], last_used[i], first_used[j], last_used[j]):
+    cdef dim row = shape.p_step * MOST_SIDE
+    cdef dim step = shape.q_step
+    cdef double met[MOST_SIDE]
+    cdef double used[MOST_SIDE]
+    cdef dim i = 0, j, s
+    while i < shape.P + down - 1:
+        for s in range(across):
+            met[s] = largest_of(table + s * step, taps_met(i, down, shape.P), row)
+            used[s] = largest_of(table + s * step, taps_used(i, down, shape.P), row)
+        j = 0
+        while j < shape.Q + across - 1:
+            if UNSEEN * largest_of(met, taps_met(j, across, shape.Q), 1) < largest_of(
+                    used, taps_used(j, across, shape.Q), 1):
                 return False
+            # What meets all of a filter, or all of its columns, is alike.
+            j = max(j + 1, shape.Q) if j == across - 1 else j + 1
+        i = max(i + 1, shape.P) if i == down - 1 else i + 1
     return True
 
 
@@ -519,25 +756,35 @@ cdef void measure_weights(const Shape* shape, const Weights* w, char* packed) no
     cdef Trust* trust = <Trust*> (packed + trust_start(shape))
     cdef double* channel = <double*> (trust + 1)
     cdef double table[MOST_SIDE * MOST_SIDE]
-    cdef double total, value
-    cdef dim group, k, c, r, s
+    cdef double total[MOST_STEP * MOST_STEP]
+    cdef double value
+    cdef dim group, k, c, r, s, f, h
     cdef const char* data
     trust.sure = True
     for group in range(shape.G):
         for c in range(shape.C):
-            total = 0
-            memset(table, 0, sizeof(table))
+            memset(total, 0, sizeof(total))
+            for r in range(shape.R):
+                memset(table + r * MOST_SIDE, 0, shape.S * sizeof(double))
             for k in range(group * shape.K, (group + 1) * shape.K):
                 data = w.data + k * w.k + c * w.c
                 for r in range(shape.R):
                     for s in range(shape.S):
                         value = fabs(value_at(data + r * w.r + s * w.s, shape.item))
                         table[r * MOST_SIDE + s] = max(table[r * MOST_SIDE + s], value)
-                        total += value
-            trust.sure = trust.sure and edges_meet_enough(shape, table)
-            channel[0] = largest_of(table, 0, shape.R - 1, 0, shape.S - 1)
-            channel[1] = total / shape.K
-            channel += 2
+                        total[(r & (shape.p_step - 1)) * MOST_STEP + (s & (shape.q_step - 1))] += value
+            for f in range(phases_down(shape)):
+                for h in range(phases_across(shape)):
+                    trust.sure = trust.sure and edges_meet_enough(
+                        shape, table + f * MOST_SIDE + h, ceil_div(shape.R - f, shape.p_step),
+                        ceil_div(shape.S - h, shape.q_step))
+                    channel[0] = 0
+                    for r in range(f, shape.R):
+                        for s in range(h, shape.S):
+                            if (r - f) % shape.p_step == 0 and (s - h) % shape.q_step == 0:
+                                channel[0] = max(channel[0], table[r * MOST_SIDE + s])
+                    channel[1] = total[f * MOST_STEP + h] / shape.K
+                    channel += 2
 
 
 cdef bint winograd_trusted(const Shape* shape, const char* packed, const Image* x) noexcept nogil:
@@ -545,25 +792,34 @@ cdef bint winograd_trusted(const Shape* shape, const char* packed, const Image* 
     cdef const Trust* trust = <const Trust*> (packed + trust_start(shape))
     cdef const double* channel = <const double*> (trust + 1)
     cdef double edge, inner, value, disturbed, mean
-    cdef dim group, c, i, j
+    cdef dim group, c, f, h, i, j, row, column
     cdef bint within
     if trust.sure or x == NULL:
         return trust.sure
     for group in range(shape.G):
         disturbed = mean = 0
         for c in range(group * shape.C, (group + 1) * shape.C):
-            edge = fabs(value_at(&x.pad[0], shape.item)) if x.rows != NULL else 0
-            inner = 0
-            for i in range(shape.H):
-                within = shape.R - 1 <= i <= shape.H - shape.R
-                for j in range(shape.W):
-                    value = fabs(value_at(x.data + c * x.c + i * x.h + j * x.w, shape.item))
-                    if within and shape.S - 1 <= j <= shape.W - shape.S:
-                        inner += value
-                    else:
-                        edge = max(edge, value)
-            disturbed += edge * channel[2 * c]
-            mean += inner * channel[2 * c + 1]
+            for f in range(phases_down(shape)):
+                for h in range(phases_across(shape)):
+                    edge = inner = 0
+                    for i in range(shape.P + ceil_div(shape.R - f, shape.p_step) - 1):
+                        within = ceil_div(shape.R - f, shape.p_step) - 1 <= i < shape.P
+                        row = f + i * shape.p_step
+                        row = row if x.rows == NULL else x.rows[row]
+                        for j in range(shape.Q + ceil_div(shape.S - h, shape.q_step) - 1):
+                            column = h + j * shape.q_step
+                            column = column if x.columns == NULL else x.columns[column]
+                            if row < 0 or column < 0:
+                                value = fabs(value_at(&x.pad[0], shape.item))
+                            else:
+                                value = fabs(value_at(x.data + c * x.c + row * x.h + column * x.w, shape.item))
+                            if within and ceil_div(shape.S - h, shape.q_step) - 1 <= j < shape.Q:
+                                inner += value
+                            else:
+                                edge = max(edge, value)
+                    disturbed += edge * channel[0]
+                    mean += inner * channel[1]
+                    channel += 2
         if disturbed > DISTURBANCE * mean / (<double> shape.P * shape.Q):
             return False
     return True
@@ -572,7 +828,8 @@ cdef bint winograd_trusted(const Shape* shape, const char* packed, const Image* 
 cdef inline dim winograd_group_bytes(const Shape* shape) noexcept nogil:
     """Of one group's transformed weights."""
     cdef dim last = filter_panels(shape) - 1
-    cdef dim vectors = last * xi_vectors(shape, NV) + xi_vectors(shape, panel_vectors(shape, last))
+    cdef dim terms = count_terms(shape)
+    cdef dim vectors = last * xi_vectors(terms, NV) + xi_vectors(terms, panel_vectors(shape, last))
     return POINTS * POINTS * vectors * VECTOR_BYTES
 
 
@@ -582,46 +839,45 @@ cdef dim winograd_packed_bytes(const Shape* shape) noexcept nogil:
 
 cdef enum:
     WIDEST = NV * VECTOR_BYTES // 4     # filters in a panel
-    TOGETHER = 4                        # channels that are read at a time
+    TOGETHER = 4                        # terms that are read at a time
 
 
-cdef inline void load_weights(const Shape* shape, const Weights* w, const char* data, dim filters, dim channels,
-                              double* value) noexcept nogil:
-    """[channel][r][s][filter] of some channels of a panel's filters, which are read one after the other."""
-    cdef dim c, r, s, k
+cdef inline void load_weights(const Shape* shape, const Weights* w, const char* data, dim filters, const Term* term,
+                              dim terms, double* value) noexcept nogil:
+    """[term][r][s][filter] of some terms of a panel's filters, which are read one after the other."""
+    cdef dim i, r, s, k, row, column
     for k in range(filters):
-        for c in range(channels):
-            for r in range(shape.R):
-                for s in range(shape.S):
-                    value[((c * MOST_SIDE + r) * MOST_SIDE + s) * WIDEST + k] = value_at(
-                        data + k * w.k + c * w.c + r * w.r + s * w.s, shape.item)
+        for i in range(terms):
+            for r in range(SIDE):
+                row = term[i].r + r * shape.p_step
+                for s in range(SIDE):
+                    column = term[i].s + s * shape.q_step
+                    value[((i * SIDE + r) * SIDE + s) * WIDEST + k] = value_at(
+                        data + k * w.k + term[i].c * w.c + row * w.r + column * w.s, shape.item
+                    ) if row < shape.R and column < shape.S else 0
 
 
 cdef inline void transform_weights(const Shape* shape, const double* value, const double* g, dim width, char* to,
                                    dim to_step) noexcept nogil:
-    """G w G' of one channel of a panel, `width` filters with those that are zero; xi to_step bytes apart.
+    """G w G' of one term of a panel, `width` filters with those that are zero; xi to_step bytes apart.
 
     In double precision, so that transformed weights are rounded once. Inner loops are along filters, for the compiler
     to vectorise.
     """
-    cdef double part[MOST_SIDE * WIDEST]
+    cdef double part[SIDE * WIDEST]
     cdef double total[WIDEST]
-    cdef dim r, s, k
-    cdef int i, j
+    cdef dim k
+    cdef int i, j, s
     for i in range(POINTS):
-        for s in range(shape.S):
+        for s in range(SIDE):
             for k in range(WIDEST):
-                part[s * WIDEST + k] = g[i * MOST_SIDE] * value[s * WIDEST + k]
-        for r in range(1, shape.R):
-            for s in range(shape.S):
-                for k in range(WIDEST):
-                    part[s * WIDEST + k] += g[i * MOST_SIDE + r] * value[(r * MOST_SIDE + s) * WIDEST + k]
+                part[s * WIDEST + k] = (g[i * SIDE] * value[s * WIDEST + k]
+                                        + g[i * SIDE + 1] * value[(SIDE + s) * WIDEST + k]
+                                        + g[i * SIDE + 2] * value[(2 * SIDE + s) * WIDEST + k])
         for j in range(POINTS):
             for k in range(WIDEST):
-                total[k] = g[j * MOST_SIDE] * part[k]
-            for s in range(1, shape.S):
-                for k in range(WIDEST):
-                    total[k] += g[j * MOST_SIDE + s] * part[s * WIDEST + k]
+                total[k] = (g[j * SIDE] * part[k] + g[j * SIDE + 1] * part[WIDEST + k]
+                            + g[j * SIDE + 2] * part[2 * WIDEST + k])
             if shape.item == 4:
                 for k in range(width):
                     (<float*> to)[k] = <float> total[k]
@@ -632,60 +888,68 @@ cdef inline void transform_weights(const Shape* shape, const double* value, cons
 
 
 cdef void winograd_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
-    cdef double value[TOGETHER * MOST_SIDE * MOST_SIDE * WIDEST]
-    cdef dim group, panel, c, i_c, nv, first
+    cdef double value[TOGETHER * SIDE * SIDE * WIDEST]
+    cdef Term term[TOGETHER + 1]
+    cdef dim group, panel, first, count, nv, i, j
+    cdef dim terms = count_terms(shape)
     cdef dim width = filter_width(shape)
     cdef const char* data = w.data
-    cdef double g[POINTS * MOST_SIDE]
-    cdef int i, r
+    cdef double g[POINTS * SIDE]
     for i in range(POINTS):
-        for r in range(<int> shape.R):
-            g[i * MOST_SIDE + r] = transform_w(i, r, <int> shape.R)
+        for j in range(SIDE):
+            g[i * SIDE + j] = transform_w(<int> i, <int> j)
     filter_pack(shape, w, packed)
     measure_weights(shape, w, packed)
     packed += winograd_start(shape)
     for group in range(shape.G):
         for panel in range(filter_panels(shape) if shape.K > 0 else 0):
-            first = panel * width
             nv = panel_vectors(shape, panel)
             memset(value, 0, sizeof(value))
-            for c in range(shape.C):
-                i_c = c % TOGETHER
-                if i_c == 0:
-                    load_weights(shape, w, data + first * w.k + c * w.c, min(width, shape.K - first),
-                                 min(<dim> TOGETHER, shape.C - c), value)
-                transform_weights(shape, value + i_c * MOST_SIDE * MOST_SIDE * WIDEST, g,
-                                  nv * VECTOR_BYTES // shape.item, packed + c * nv * VECTOR_BYTES,
-                                  xi_vectors(shape, nv) * VECTOR_BYTES)
-            packed += POINTS * POINTS * xi_vectors(shape, nv) * VECTOR_BYTES
+            term[0].c = term[0].r = term[0].s = first = 0
+            while first < terms:
+                count = min(<dim> TOGETHER, terms - first)
+                for i in range(count):
+                    term[i + 1] = next_term(shape, term[i])
+                load_weights(shape, w, data + panel * width * w.k, min(width, shape.K - panel * width), term, count,
+                             value)
+                for i in range(count):
+                    transform_weights(shape, value + i * SIDE * SIDE * WIDEST, g, nv * VECTOR_BYTES // shape.item,
+                                      packed + (first + i) * nv * VECTOR_BYTES, xi_vectors(terms, nv) * VECTOR_BYTES)
+                term[0] = term[count]
+                first += count
+            packed += POINTS * POINTS * xi_vectors(terms, nv) * VECTOR_BYTES
         data += shape.K * w.k
 
 
 cdef double winograd_cost(const Shape* shape) noexcept nogil:
     cdef WinogradGrid grid
-    cdef double tiles, vectors, panels, calls, sums, stream, rows
-    if (not is_float(shape) or shape.R != 3 and shape.R != 5
-            or shape.S != shape.R or shape.P < shape.R or shape.Q < shape.S or shape.C * shape.R * shape.S < LEAST_TERMS
-            or shape.p_step > 1 or shape.q_step > 1 or shape.r_step > 1 or shape.s_step > 1):
+    cdef dim terms
+    cdef double tiles, vectors, panels, blocks, calls, sums, stream, squares
+    cdef dim lanes = lanes_of(shape)
+    if (not is_float(shape) or shape.P < shape.R or shape.Q < shape.S or max(shape.R, shape.S) > MOST_SIDE
+            or max(shape.p_step, shape.q_step) > MOST_STEP or shape.r_step > 1 or shape.s_step > 1):
+        return INFINITY
+    terms = shape.C * shape.R * shape.S
+    if terms < max(<dim> LEAST_TERMS, 2 * (count_terms(shape) + ROUNDED)):
         return INFINITY
     grid = winograd_grid(shape, 1)
+    blocks = <double> grid.bands * grid.pieces
     tiles = <double> grid.down * grid.across
     vectors = ceil_div(shape.K * shape.item, VECTOR_BYTES)
-    # The tile's multiply-adds, or the time in which transformed weights arrive, once for each block. A tile has up to
-    # MR sums in a vector, or fewer, which then wait for each other.
+    # The register tile's multiply-adds: it has up to MR sums in a vector, or fewer, which then wait for each other.
     panels = filter_panels(shape)
-    calls = <double> grid.bands * grid.pieces * ceil_div(grid.rows * grid.columns, MR)
-    sums = POINTS * POINTS * panels * calls * (
-        shape.C * max(tiles / calls * vectors / panels / ISSUE, <double> LATENCY) + 80)
-    stream = <double> winograd_group_bytes(shape) * grid.bands * grid.pieces
-    if winograd_group_bytes(shape) > WINOGRAD_BYTES:
-        sums = max(sums, stream / STREAM)
-    # The transforms of x, of rows of vectors of tiles, and of y, each tile and vector of filters.
-    rows = <double> grid.down * ceil_div(grid.across * shape.item, VECTOR_BYTES)
-    return shape.G * (sums * 1.2 + rows * shape.C * (400 if shape.gathered else 250)
-                      + tiles * vectors * 200 * (grid.m * grid.m) / 16)
+    calls = blocks * ceil_div(grid.rows * grid.columns, MR)
+    sums = 1.1 * POINTS * POINTS * panels * calls * (
+        grid.terms * max(tiles / calls * vectors / panels / ISSUE, <double> LATENCY) + 120)
+    # Or the time in which weights arrive: where a cache doesn't hold a group's, for each block.
+    stream = winograd_group_bytes(shape)
+    if stream * shape.G > CACHED_BYTES:
+        sums = max(sums, stream * (blocks if stream > CACHED_BYTES else 1) / STREAM)
+    # The transforms of x, of squares of columns by terms, and of y, of each tile and vector of filters.
+    squares = <double> grid.down * grid.pieces * ceil_div(grid.columns * TILE, lanes) * ceil_div(grid.terms, lanes)
+    return shape.G * (sums + squares * lanes * (70 if shape.gathered else 55) + tiles * vectors * 240 + blocks * 3000)
 
 
 cdef double winograd_pack_cost(const Shape* shape) noexcept nogil:
-    """A 6 x 6 transform of each filter's channel, and a direct sum's weights too."""
-    return 150.0 * shape.G * shape.K * shape.C + direct_pack_cost(shape)
+    """A 6 x 6 transform of each filter's term, and a direct sum's weights too."""
+    return 150.0 * shape.G * shape.K * count_terms(shape) + direct_pack_cost(shape)
