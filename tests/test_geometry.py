@@ -127,6 +127,16 @@ def test_edges(edge, way, dtype):
         check(x, w, bias, **options)
 
 
+@pytest.mark.parametrize("pad_mode", ["wrap", "reflect", "constant"])
+def test_padding_that_repeats_columns_no_output_sees(pad_mode, dtype):
+    """The stride ends before the last columns of x, which padding before the first ones is copied from."""
+    for left, W, Q in itertools.product((1, 2, 5), (6, 10, 21), (1, 2)):
+        S = 1 + left + W - 2 - (Q - 1) * 4      # of left + W columns, the last one isn't seen
+        if S > 0:
+            x, w, bias = arrays(C=1, H=5, W=W, K=2, R=3, S=S, groups=19, dtype=dtype)
+            check(x, w, bias, groups=19, stride=(1, 4), padding=((0, 0), (left, 0)), pad_mode=pad_mode)
+
+
 def test_images_without_pixels(dtype):
     """There is nothing to pad with but a pad value."""
     x, w, bias = arrays(H=0, dtype=dtype)

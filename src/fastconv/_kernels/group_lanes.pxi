@@ -6,8 +6,9 @@
 # An output is one chain of multiply-adds over c, r, s that begins at the bias. The last tile of a row overlaps its
 # neighbour and writes the same bits again.
 #
-# x is staged: the rows that a task sees, [c][h][column][group], turned over from rows of pixels. Padded columns are
-# copies of vectors. Sums, [pixel][filter][group], are turned back into y.
+# x is staged: the rows that a task sees, [c][h][column][group], turned over from rows of pixels, all rows of a channel
+# as one. A table says where in the stage each pixel belongs. Padded columns are copies of vectors. Sums,
+# [pixel][filter][group], are turned back into y.
 #
 # Packed weights: for each set of `lanes` groups, K vectors of biases, then for each tile's filters [c][r][s][filter].
 # What lanes past the last group hold, and compute, is dropped.
@@ -107,27 +108,29 @@ cdef inline dim tile_pixels(const Shape* shape, dim km) noexcept nogil:
 
 
 cdef inline void turn_pixels(const char* value, dim step, dim group_step, dim groups, dim count,
-                             char* to, lane* like) noexcept nogil:
-    """`count` pixels, `step` bytes apart, of so many groups into a vector each. The other lanes hold numbers."""
+                             char* to, const dim* places, lane* like) noexcept nogil:
+    """`count` pixels, `step` bytes apart, of so many groups into a vector each. Its other lanes hold numbers."""
     cdef dim item = itemsize(like)
     cdef dim lanes = sizeof(lane) // item
+    cdef lane block[MOST_LANES]
     cdef dim i, j = 0
     if step == item and count >= lanes:
         while j < count:
             j = min(j, count - lanes)       # the last block overlaps the one before
-            transpose_block(value + j * item, group_step, groups, to + j * VECTOR_BYTES, VECTOR_BYTES, lanes, like)
+            transpose(value + j * item, group_step, groups, block)
+            for i in range(lanes):
+                (<lane*> (to + places[j + i]))[0] = block[i]
             j += lanes
         return
-    if groups < lanes:
-        memset(to, 0, count * VECTOR_BYTES)
     for j in range(count):
         if group_step == item and groups == lanes:
-            memcpy(to, value, VECTOR_BYTES)
+            memcpy(to + places[j], value, VECTOR_BYTES)
         else:
+            if groups < lanes:
+                memset(to + places[j], 0, VECTOR_BYTES)
             for i in range(groups):
-                copy_scalar(to + i * item, value + i * group_step, item)
+                copy_scalar(to + places[j] + i * item, value + i * group_step, item)
         value += step
-        to += VECTOR_BYTES
 
 
 cdef inline dim source_row(const Image* x, dim h) noexcept nogil:
@@ -135,14 +138,45 @@ cdef inline dim source_row(const Image* x, dim h) noexcept nogil:
     return h if x.rows == NULL else x.rows[h]
 
 
+cdef inline void find_places(const Shape* shape, const Image* x, const GroupGrid* grid, dim rows, dim nowhere,
+                             dim* places) noexcept nogil:
+    """Where in a stage each pixel of its rows belongs, those of columns that aren't staged `nowhere`."""
+    cdef dim left = x.left if x.columns != NULL else 0
+    cdef dim staged = max(<dim> 0, min(shape.W, grid.width - left))
+    cdef dim first = left * VECTOR_BYTES
+    cdef dim h, j
+    for h in range(rows):
+        for j in range(staged):
+            places[j] = first + j * VECTOR_BYTES
+        for j in range(staged, shape.W):
+            places[j] = nowhere
+        places += shape.W
+        first += grid.pitch
+
+
+cdef inline void stage_padding(const GroupGrid* grid, const Image* x, const char* value, dim group_step, dim groups,
+                               char* row, dim first, dim last, lane* pad) noexcept nogil:
+    """Padded columns of a staged row, of the row of x at `value`."""
+    cdef dim here = 0
+    cdef dim i, column
+    for i in range(first, last):
+        column = x.columns[i]
+        if column < 0:
+            (<lane*> row)[i] = pad[0]
+        elif x.left + column < grid.width:
+            (<lane*> row)[i] = (<const lane*> row)[x.left + column]
+        else:
+            turn_pixels(value + column * x.w, x.w, group_step, groups, 1, row + i * VECTOR_BYTES, &here, pad)
+
+
 cdef inline void stage_groups(const Shape* shape, const Image* x, const char* channel, dim groups, dim top, dim rows,
-                              const GroupGrid* grid, char* turned, char* to, lane* like) noexcept nogil:
+                              const GroupGrid* grid, const dim* places, char* to, lane* like) noexcept nogil:
     """Rows top .. top+rows-1 of one channel of each group, as vectors."""
     cdef dim group_step = shape.C * x.c
     cdef bint dense = x.h == shape.W * x.w
-    cdef const dim* columns = x.columns
-    cdef dim width = grid.width
-    cdef dim h = 0, first, run, row, column, source
+    cdef dim h = 0, first, run, i, column
+    cdef const char* value
+    cdef char* row
     cdef lane pad
     memset(&pad, 0, sizeof(lane))
     fill(<char*> &pad, groups, &x.pad[0], shape.item)
@@ -150,22 +184,20 @@ cdef inline void stage_groups(const Shape* shape, const Image* x, const char* ch
         # Rows of x that follow each other are turned over at once.
         first = source_row(x, top + h)
         run = 1
-        while first >= 0 and h + run < rows and source_row(x, top + h + run) == first + run:
+        while first >= 0 and dense and h + run < rows and source_row(x, top + h + run) == first + run:
             run += 1
-        if first >= 0 and dense:
-            turn_pixels(channel + first * x.h, x.w, group_step, groups, run * shape.W, turned, like)
-        elif first >= 0:
-            for row in range(run):
-                turn_pixels(channel + (first + row) * x.h, x.w, group_step, groups, shape.W,
-                            turned + row * shape.W * VECTOR_BYTES, like)
-        for row in range(run):
-            if first >= 0 and columns == NULL:
-                copy_row(to, turned + row * shape.W * VECTOR_BYTES, width * VECTOR_BYTES, VECTOR_BYTES)
-            else:
-                for column in range(width):
-                    source = columns[column] if first >= 0 else -1
-                    (<lane*> to)[column] = pad if source < 0 else (<const lane*> turned)[row * shape.W + source]
-            to += grid.pitch
+        value = channel + first * x.h
+        if first >= 0:
+            turn_pixels(value, x.w, group_step, groups, run * shape.W, to, places + h * shape.W, like)
+        for i in range(run):
+            row = to + (h + i) * grid.pitch
+            if first < 0:
+                for column in range(grid.width):
+                    (<lane*> row)[column] = pad
+            elif x.columns != NULL:
+                stage_padding(grid, x, value, group_step, groups, row, 0, min(x.left, grid.width), &pad)
+                stage_padding(grid, x, value, group_step, groups, row, x.left + shape.W, grid.width, &pad)
+                value += x.h
         h += run
 
 
@@ -175,8 +207,8 @@ cdef inline dim staged_pitch(const Shape* shape) noexcept nogil:
 
 
 cdef inline dim group_row_bytes(const Shape* shape) noexcept nogil:
-    """Of a row of all channels in a stage, of one channel that is turned over, and of a tile's filters' sums."""
-    return (shape.C * staged_pitch(shape) + shape.W + tile_filters(shape.K) * shape.Q) * VECTOR_BYTES
+    """Of a row of all channels in a stage, of a tile's filters' sums, and of the table of places."""
+    return (shape.C * staged_pitch(shape) + tile_filters(shape.K) * shape.Q) * VECTOR_BYTES + shape.W * sizeof(dim)
 
 
 cdef inline GroupGrid group_grid(const Shape* shape, int workers) noexcept nogil:
@@ -216,9 +248,10 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
     cdef const char* channel = x.data + image * x.n + first * shape.C * x.c
     cdef const plain* init = <const plain*> (packed + first // lanes * group_set_bytes(shape))
     cdef const char* w = <const char*> (init + shape.K)
-    cdef char* turned = workspace
-    cdef char* stage = turned + reach_h(shape, grid.rows) * shape.W * VECTOR_BYTES
+    cdef char* stage = workspace
     cdef plain* sums = <plain*> (stage + shape.C * grid.c)
+    cdef char* nowhere = <char*> (sums + GROUP_KM * grid.rows * shape.Q)
+    cdef dim* places = <dim*> (nowhere + VECTOR_BYTES)
     cdef GroupTile g
     cdef dim c, k, p, q, km, m
     g.C, g.R, g.S = shape.C, shape.R, shape.S
@@ -227,11 +260,12 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
     g.x_s = shape.s_step * VECTOR_BYTES
     g.x_j = shape.q_step * VECTOR_BYTES
     for c in range(shape.C):
+        find_places(shape, x, grid, seen, nowhere - (stage + c * g.x_c), places)
         if item == 4:
-            stage_groups(shape, x, channel + c * x.c, groups, top * shape.p_step, seen, grid, turned,
+            stage_groups(shape, x, channel + c * x.c, groups, top * shape.p_step, seen, grid, places,
                          stage + c * g.x_c, <f32v*> NULL)
         else:
-            stage_groups(shape, x, channel + c * x.c, groups, top * shape.p_step, seen, grid, turned,
+            stage_groups(shape, x, channel + c * x.c, groups, top * shape.p_step, seen, grid, places,
                          stage + c * g.x_c, <f64v*> NULL)
     y += image * shape.G * shape.K * shape.P * shape.Q * item + first * shape.K * y_k + top * shape.Q * y_pixel
     # Loop 3: filters, km at a time. Loop 2: rows of y. Loop 1: tiles.
@@ -255,9 +289,10 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
 
 
 cdef dim group_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
-    """A channel that is turned over; the stage; a band's sums of some filters."""
+    """The stage; a band's sums of some filters; a vector for what isn't staged, and the table of places."""
     cdef GroupGrid g = group_grid(shape, workers)
-    return reach_h(shape, g.rows) * shape.W * VECTOR_BYTES + shape.C * g.c + GROUP_KM * g.rows * shape.Q * VECTOR_BYTES
+    return (shape.C * g.c + (GROUP_KM * g.rows * shape.Q + 1) * VECTOR_BYTES
+            + reach_h(shape, g.rows) * shape.W * sizeof(dim))
 
 
 cdef dim group_tasks(const Shape* shape, int workers) noexcept nogil:
@@ -332,5 +367,5 @@ cdef double group_cost(const Shape* shape) noexcept nogil:
     term = max(max(m * km / ISSUE, (m + km) / 2), <double> LATENCY)
     seen = <double> shape.C * reach_h(shape, shape.P)
     return ceil_div(shape.G, lanes_of(shape)) * (
-        250 + seen * (shape.W * 10.0 + reach_w(shape, shape.Q) * 4.0) + tiles * (1.2 * terms * term + 50)
+        250 + seen * (shape.W * 8.0 + 20) + tiles * (1.2 * terms * term + 50)
         + <double> shape.P * shape.Q * shape.K * 10)

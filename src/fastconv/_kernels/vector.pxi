@@ -234,14 +234,9 @@ cdef inline void perfect_shuffle(lane* a, int lanes) noexcept nogil:
         a[i] = b[i]
 
 
-cdef inline void transpose_block(const char* rows, dim pitch, dim height, char* to, dim to_pitch, dim width,
-                                 const lane* like) noexcept nogil:
-    """A square of `height` rows, the last of them again and again if they are fewer than lanes, turned over.
-
-    Of the result, the first `width` rows. Pitches are in bytes.
-    """
-    cdef lane a[MOST_LANES]
-    cdef int lanes = sizeof(lane) // itemsize(like)
+cdef inline void transpose(const char* rows, dim pitch, dim height, lane* a) noexcept nogil:
+    """A square of `height` rows, the last of them again and again if they are fewer than lanes, turned over."""
+    cdef int lanes = sizeof(lane) // itemsize(a)
     cdef int i
     for i in range(lanes):
         a[i] = (<const lane*> rows)[0]
@@ -250,6 +245,15 @@ cdef inline void transpose_block(const char* rows, dim pitch, dim height, char* 
     if lanes > 2: perfect_shuffle(a, lanes)
     if lanes > 4: perfect_shuffle(a, lanes)
     if lanes > 8: perfect_shuffle(a, lanes)
+
+
+cdef inline void transpose_block(const char* rows, dim pitch, dim height, char* to, dim to_pitch, dim width,
+                                 const lane* like) noexcept nogil:
+    """Of a square that is turned over, the first `width` rows, to_pitch bytes apart."""
+    cdef lane a[MOST_LANES]
+    cdef int lanes = sizeof(lane) // itemsize(like)
+    cdef int i
+    transpose(rows, pitch, height, a)
     for i in range(lanes):
         if i < width:
             (<lane*> (to + i * to_pitch))[0] = a[i]
