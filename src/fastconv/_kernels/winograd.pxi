@@ -730,9 +730,9 @@ cdef inline double largest_of(const double* value, Taps taps, dim step) noexcept
 cdef bint edges_meet_enough(const Shape* shape, const double* table, dim down, dim across) noexcept nogil:
     """Whether the weights, the largest of each place, that pixels near an edge meet compare with those of their tile.
 
-    `table` is of one phase, of down x across weights, MOST_SIDE x p_step and q_step of it apart.
+    `table` is of one phase, of down x across weights: p_step rows of a filter and q_step columns of it apart.
     """
-    cdef dim row = shape.p_step * MOST_SIDE
+    cdef dim row = shape.p_step * shape.S
     cdef dim step = shape.q_step
     cdef double met[MOST_SIDE]
     cdef double used[MOST_SIDE]
@@ -752,38 +752,51 @@ cdef bint edges_meet_enough(const Shape* shape, const double* table, dim down, d
     return True
 
 
+cdef inline void add_magnitudes(const Shape* shape, const Weights* w, const char* data, double* largest,
+                                double* total) noexcept nogil:
+    """Of one filter's channel, for each place."""
+    cdef dim r, s, i
+    cdef double value
+    if shape.item == 4 and w.s == 4 and w.r == 4 * shape.S:     # the usual case, which the compiler vectorises
+        for i in range(shape.R * shape.S):
+            value = fabs((<const float*> data)[i])
+            largest[i] = value if value > largest[i] else largest[i]
+            total[i] += value
+        return
+    for r in range(shape.R):
+        for s in range(shape.S):
+            value = fabs(value_at(data + r * w.r + s * w.s, shape.item))
+            i = r * shape.S + s
+            largest[i] = max(largest[i], value)
+            total[i] += value
+
+
 cdef void measure_weights(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
     cdef Trust* trust = <Trust*> (packed + trust_start(shape))
     cdef double* channel = <double*> (trust + 1)
-    cdef double table[MOST_SIDE * MOST_SIDE]
-    cdef double total[MOST_STEP * MOST_STEP]
-    cdef double value
-    cdef dim group, k, c, r, s, f, h
-    cdef const char* data
+    cdef double largest[MOST_SIDE * MOST_SIDE]
+    cdef double total[MOST_SIDE * MOST_SIDE]
+    cdef dim places = shape.R * shape.S * sizeof(double)
+    cdef dim group, k, c, r, s, f, h, i
     trust.sure = True
     for group in range(shape.G):
         for c in range(shape.C):
-            memset(total, 0, sizeof(total))
-            for r in range(shape.R):
-                memset(table + r * MOST_SIDE, 0, shape.S * sizeof(double))
+            memset(largest, 0, places)
+            memset(total, 0, places)
             for k in range(group * shape.K, (group + 1) * shape.K):
-                data = w.data + k * w.k + c * w.c
-                for r in range(shape.R):
-                    for s in range(shape.S):
-                        value = fabs(value_at(data + r * w.r + s * w.s, shape.item))
-                        table[r * MOST_SIDE + s] = max(table[r * MOST_SIDE + s], value)
-                        total[(r & (shape.p_step - 1)) * MOST_STEP + (s & (shape.q_step - 1))] += value
+                add_magnitudes(shape, w, w.data + k * w.k + c * w.c, largest, total)
             for f in range(phases_down(shape)):
                 for h in range(phases_across(shape)):
                     trust.sure = trust.sure and edges_meet_enough(
-                        shape, table + f * MOST_SIDE + h, ceil_div(shape.R - f, shape.p_step),
+                        shape, largest + f * shape.S + h, ceil_div(shape.R - f, shape.p_step),
                         ceil_div(shape.S - h, shape.q_step))
-                    channel[0] = 0
-                    for r in range(f, shape.R):
-                        for s in range(h, shape.S):
-                            if (r - f) % shape.p_step == 0 and (s - h) % shape.q_step == 0:
-                                channel[0] = max(channel[0], table[r * MOST_SIDE + s])
-                    channel[1] = total[f * MOST_STEP + h] / shape.K
+                    channel[0] = channel[1] = 0
+                    for r in range(ceil_div(shape.R - f, shape.p_step)):
+                        for s in range(ceil_div(shape.S - h, shape.q_step)):
+                            i = (f + r * shape.p_step) * shape.S + h + s * shape.q_step
+                            channel[0] = max(channel[0], largest[i])
+                            channel[1] += total[i]
+                    channel[1] /= shape.K
                     channel += 2
 
 
@@ -839,86 +852,90 @@ cdef dim winograd_packed_bytes(const Shape* shape) noexcept nogil:
 
 cdef enum:
     WIDEST = NV * VECTOR_BYTES // 4     # filters in a panel
-    TOGETHER = 4                        # terms that are read at a time
 
 
-cdef inline void load_weights(const Shape* shape, const Weights* w, const char* data, dim filters, const Term* term,
-                              dim terms, double* value) noexcept nogil:
-    """[term][r][s][filter] of some terms of a panel's filters, which are read one after the other."""
-    cdef dim i, r, s, k, row, column
-    for k in range(filters):
-        for i in range(terms):
-            for r in range(SIDE):
-                row = term[i].r + r * shape.p_step
-                for s in range(SIDE):
-                    column = term[i].s + s * shape.q_step
-                    value[((i * SIDE + r) * SIDE + s) * WIDEST + k] = value_at(
-                        data + k * w.k + term[i].c * w.c + row * w.r + column * w.s, shape.item
-                    ) if row < shape.R and column < shape.S else 0
-
-
-cdef inline void transform_weights(const Shape* shape, const double* value, const double* g, dim width, char* to,
-                                   dim to_step) noexcept nogil:
-    """G w G' of one term of a panel, `width` filters with those that are zero; xi to_step bytes apart.
+cdef inline void transform_weights(const lane** value, const double* g, int nv, char* to, dim to_step) noexcept nogil:
+    """G w G' of one term of nv vectors of filters, of which value[r][s] are the weights; xi to_step bytes apart.
 
     In double precision, so that transformed weights are rounded once. Inner loops are along filters, for the compiler
     to vectorise.
     """
     cdef double part[SIDE * WIDEST]
-    cdef double total[WIDEST]
-    cdef dim k
-    cdef int i, j, s
+    cdef dim lanes = sizeof(lane) // itemsize(value[0])
+    cdef dim s, k
+    cdef int i, j
     for i in range(POINTS):
         for s in range(SIDE):
-            for k in range(WIDEST):
-                part[s * WIDEST + k] = (g[i * SIDE] * value[s * WIDEST + k]
-                                        + g[i * SIDE + 1] * value[(SIDE + s) * WIDEST + k]
-                                        + g[i * SIDE + 2] * value[(2 * SIDE + s) * WIDEST + k])
+            for k in range(nv * lanes):
+                part[s * WIDEST + k] = (g[i * SIDE] * scalar_of(value[s], k)
+                                        + g[i * SIDE + 1] * scalar_of(value[SIDE + s], k)
+                                        + g[i * SIDE + 2] * scalar_of(value[2 * SIDE + s], k))
         for j in range(POINTS):
-            for k in range(WIDEST):
-                total[k] = (g[j * SIDE] * part[k] + g[j * SIDE + 1] * part[WIDEST + k]
-                            + g[j * SIDE + 2] * part[2 * WIDEST + k])
-            if shape.item == 4:
-                for k in range(width):
-                    (<float*> to)[k] = <float> total[k]
-            else:
-                for k in range(width):
-                    (<double*> to)[k] = total[k]
+            for k in range(nv * lanes):
+                set_scalar(<lane*> to, k, g[j * SIDE] * part[k] + g[j * SIDE + 1] * part[WIDEST + k]
+                           + g[j * SIDE + 2] * part[2 * WIDEST + k])
             to += to_step
 
 
-cdef void winograd_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
-    cdef double value[TOGETHER * SIDE * SIDE * WIDEST]
-    cdef Term term[TOGETHER + 1]
-    cdef dim group, panel, first, count, nv, i, j
+cdef inline double scalar_of(const lane* vectors, dim k) noexcept nogil:
+    if lane is f32v:
+        return (<const float*> vectors)[k]
+    else:
+        return (<const double*> vectors)[k]
+
+
+cdef inline void set_scalar(lane* vectors, dim k, double value) noexcept nogil:
+    if lane is f32v:
+        (<float*> vectors)[k] = <float> value
+    else:
+        (<double*> vectors)[k] = value
+
+
+cdef inline void pack_transformed(const Shape* shape, const char* direct, int nv, const double* g, char* packed,
+                                  const lane* zeros) noexcept nogil:
+    """One panel, from the weights as filter_lanes.pxi has packed them, [c][r][s][nv vectors]."""
+    cdef const lane* value[SIDE * SIDE]
     cdef dim terms = count_terms(shape)
-    cdef dim width = filter_width(shape)
-    cdef const char* data = w.data
+    cdef dim i, r, s, row, column
+    cdef Term term
+    term.c = term.r = term.s = 0
+    for i in range(terms):
+        for r in range(SIDE):
+            row = term.r + r * shape.p_step
+            for s in range(SIDE):
+                column = term.s + s * shape.q_step
+                value[r * SIDE + s] = zeros
+                if row < shape.R and column < shape.S:
+                    value[r * SIDE + s] = <const lane*> direct + ((term.c * shape.R + row) * shape.S + column) * nv
+        if nv == NV: transform_weights(value, g, NV, packed, xi_vectors(terms, NV) * VECTOR_BYTES)
+        else: transform_weights(value, g, 1, packed, xi_vectors(terms, 1) * VECTOR_BYTES)
+        packed += nv * VECTOR_BYTES
+        term = next_term(shape, term)
+
+
+cdef void winograd_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
+    cdef char zeros[NV * VECTOR_BYTES]
     cdef double g[POINTS * SIDE]
+    cdef dim group, panel, nv
+    cdef const char* direct = packed
+    cdef int i, j
+    memset(zeros, 0, sizeof(zeros))
     for i in range(POINTS):
         for j in range(SIDE):
-            g[i * SIDE + j] = transform_w(<int> i, <int> j)
+            g[i * SIDE + j] = transform_w(i, j)
     filter_pack(shape, w, packed)
     measure_weights(shape, w, packed)
     packed += winograd_start(shape)
     for group in range(shape.G):
         for panel in range(filter_panels(shape) if shape.K > 0 else 0):
             nv = panel_vectors(shape, panel)
-            memset(value, 0, sizeof(value))
-            term[0].c = term[0].r = term[0].s = first = 0
-            while first < terms:
-                count = min(<dim> TOGETHER, terms - first)
-                for i in range(count):
-                    term[i + 1] = next_term(shape, term[i])
-                load_weights(shape, w, data + panel * width * w.k, min(width, shape.K - panel * width), term, count,
-                             value)
-                for i in range(count):
-                    transform_weights(shape, value + i * SIDE * SIDE * WIDEST, g, nv * VECTOR_BYTES // shape.item,
-                                      packed + (first + i) * nv * VECTOR_BYTES, xi_vectors(terms, nv) * VECTOR_BYTES)
-                term[0] = term[count]
-                first += count
-            packed += POINTS * POINTS * xi_vectors(terms, nv) * VECTOR_BYTES
-        data += shape.K * w.k
+            direct += nv * VECTOR_BYTES         # biases
+            if shape.item == 4:
+                pack_transformed(shape, direct, <int> nv, g, packed, <const f32v*> zeros)
+            else:
+                pack_transformed(shape, direct, <int> nv, g, packed, <const f64v*> zeros)
+            direct += shape.C * shape.R * shape.S * nv * VECTOR_BYTES
+            packed += POINTS * POINTS * xi_vectors(count_terms(shape), nv) * VECTOR_BYTES
 
 
 cdef double winograd_cost(const Shape* shape) noexcept nogil:
