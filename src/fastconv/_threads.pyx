@@ -9,6 +9,8 @@ from cython.parallel cimport prange, threadid
 
 from fastconv._quota import cpu_quota
 
+from fastconv._kernels.kernel cimport split
+
 cdef extern from *:
     """
     #ifdef _OPENMP
@@ -173,10 +175,19 @@ cdef int startable(int workers) noexcept nogil:
     return workers
 
 
+cdef inline dim taken(dim turn, dim tasks, int workers) noexcept nogil:
+    """The task that is taken at some turn: each worker begins with a share of its own.
+
+    Neighbouring tasks write to the same lines of y, where one's rows end and the other's begin, and read the same rows
+    of x. At the same time, workers would take these lines from each other.
+    """
+    return split(tasks, workers, turn % workers) + turn // workers
+
+
 cdef void run_tasks(TaskFunction function, void* context, dim first, dim last, int workers) noexcept nogil:
     """Call function(context, task, worker) for each task, at most workers at a time; worker is 0 .. workers-1."""
     global pool_started
-    cdef dim task
+    cdef dim task, turn
     if workers > 1:
         workers = 1 if pool_lost or OPENMP == 0 else startable(workers)
     if workers == 1:
@@ -184,5 +195,5 @@ cdef void run_tasks(TaskFunction function, void* context, dim first, dim last, i
             function(context, task, 0)
     else:
         pool_started = True
-        for task in prange(first, last, num_threads=workers, schedule="dynamic", chunksize=1):
-            function(context, task, threadid())
+        for turn in prange(last - first, num_threads=workers, schedule="dynamic", chunksize=1):
+            function(context, first + taken(turn, last - first, workers), threadid())
