@@ -67,6 +67,16 @@ def test_blocks(dtype):
         check_case(shape(N=2, C=16, K=9, R=3, S=3, P=P, Q=Q), dtype)
         check_case(shape(C=16, K=9, R=3, S=3, P=P, Q=Q), dtype, workers=3)
     check_case(shape(C=300, K=70, R=3, S=3, P=14, Q=14), dtype, workers=2)
+    for Q in range(2, 19):      # wider than a vector, and narrower
+        check_case(shape(C=36, K=9, R=2, S=2, P=130, Q=Q), dtype)
+
+
+def test_images_without_pixels(dtype):
+    """All that filters see is padding."""
+    for size in ((16, 0, 9), (16, 9, 0), (16, 0, 0)):
+        for options in ({"padding": 4}, {"padding": 4, "pad_value": 2.0}):
+            x, w = np.ones(size, dtype), RNG(0).standard_normal((3, 16, 3, 3)).astype(dtype)
+            check(winograd(x, w, **options)[None], *oracle.correlate(x[None], w, **options), size)
 
 
 GEOMETRIES = (

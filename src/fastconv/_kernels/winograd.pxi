@@ -191,9 +191,14 @@ cdef inline dim row_bytes(const Shape* shape, const WinogradGrid* g) noexcept no
     return whole_lines(((g.columns * TILE + POINTS) * shape.item + VECTOR_BYTES) * shape.q_step)
 
 
+cdef inline bint is_narrow(const Shape* shape, dim columns) noexcept nogil:
+    """Whether results of a block, so many tiles wide, are stored as one sequence: they are whole rows of y."""
+    return columns * TILE <= lanes_of(shape)
+
+
 cdef inline dim result_bytes(const Shape* shape, const WinogradGrid* g) noexcept nogil:
     """Sums of a strip, as filter_store takes them."""
-    cdef dim rows = g.rows if g.columns * TILE <= lanes_of(shape) else 1
+    cdef dim rows = g.rows if is_narrow(shape, g.columns) else 1
     return rows * TILE * (lanes_of(shape) + 2 * TILE) * NV * VECTOR_BYTES
 
 
@@ -317,18 +322,17 @@ cdef inline void transform_any(const Source* source, dim at, dim first, dim last
 
 
 cdef bint only_zeros_around(const Shape* shape, const Image* x) noexcept nogil:
-    cdef dim i = 0
+    cdef dim i
     if x.columns == NULL:
         return True
     if value_at(&x.pad[0], shape.item) != 0:
         return False
-    while i < reach_w(shape, shape.Q):
-        if i == x.left:
-            i += shape.W
-        elif x.columns[i] >= 0:
+    for i in range(min(x.left, reach_w(shape, shape.Q))):
+        if x.columns[i] >= 0:
             return False
-        else:
-            i += 1
+    for i in range(x.left + shape.W, reach_w(shape, shape.Q)):
+        if x.columns[i] >= 0:
+            return False
     return True
 
 
@@ -502,7 +506,7 @@ cdef inline void winograd_store(const Shape* shape, const WinogradBlock* b, cons
                                 char* y, dim y_pixel, dim y_k, lane* like) noexcept nogil:
     """A panel's M into y: a vector of columns of a row of tiles at once, or all of a block that is narrower."""
     cdef dim lanes = sizeof(lane) // itemsize(like)
-    cdef bint narrow = b.q <= lanes         # such a block has whole rows of y
+    cdef bint narrow = is_narrow(shape, b.columns)
     cdef dim first, last, i
     cdef char* y_row
     cdef bint again
