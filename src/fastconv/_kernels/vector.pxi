@@ -56,6 +56,22 @@ cdef extern from *:
     #define high_halves(a) ((p32v) ((s32v) (a) >> 16))
     #define pair_products(a, b) (low_halves(a) * low_halves(b) + high_halves(a) * high_halves(b))
     #endif
+    #define all_lanes(value) ((p32v) {0} + (value))
+    #define f32_lanes(value) ((value) - (f32v) {0})     /* less zero, which leaves -0 as it is, and is nothing to do */
+    #define f64_lanes(value) ((value) - (f64v) {0})
+    #define i32_lanes(value) ((value) - (i32v) {0})
+    #define i64_lanes(value) ((value) - (i64v) {0})
+    """
+    p32v pair_products(p32v a, p32v b) noexcept nogil
+    p32v all_lanes(unsigned int value) noexcept nogil
+    f32v f32_lanes(float value) noexcept nogil
+    f64v f64_lanes(double value) noexcept nogil
+    i32v i32_lanes(unsigned int value) noexcept nogil
+    i64v i64_lanes(unsigned long long value) noexcept nogil
+
+# Some lanes of a vector in memory; the others are zeros, and aren't read, so that they may lie outside of an array.
+cdef extern from *:
+    """
     #if VECTOR_BYTES == 64
     #define MASK(first, last) ((1u << (last)) - (1u << (first)))
     #define load_lanes32(a, first, last) ((f32v) _mm512_maskz_loadu_ps(MASK(first, last), a))
@@ -78,20 +94,9 @@ cdef extern from *:
     #define load_lanes32(a, first, last) SOME_LANES(f32v, a, first, last)
     #define load_lanes64(a, first, last) SOME_LANES(f64v, a, first, last)
     #endif
-    #define all_lanes(value) ((p32v) {0} + (value))
-    #define f32_lanes(value) ((value) - (f32v) {0})     /* less zero, which leaves -0 as it is, and is nothing to do */
-    #define f64_lanes(value) ((value) - (f64v) {0})
-    #define i32_lanes(value) ((value) - (i32v) {0})
-    #define i64_lanes(value) ((value) - (i64v) {0})
     """
-    p32v pair_products(p32v a, p32v b) noexcept nogil
     f32v load_lanes32(const char* address, int first, int last) noexcept nogil
     f64v load_lanes64(const char* address, int first, int last) noexcept nogil
-    p32v all_lanes(unsigned int value) noexcept nogil
-    f32v f32_lanes(float value) noexcept nogil
-    f64v f64_lanes(double value) noexcept nogil
-    i32v i32_lanes(unsigned int value) noexcept nogil
-    i64v i64_lanes(unsigned long long value) noexcept nogil
 
 # Lanes of two vectors, named by the order that each number of lanes has them in.
 cdef extern from *:
@@ -112,10 +117,6 @@ cdef extern from *:
     #define ODD_4 1, 3, 5, 7
     #define ODD_8 1, 3, 5, 7, 9, 11, 13, 15
     #define ODD_16 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
-    #define NEXT_2 1, 2
-    #define NEXT_4 1, 2, 3, 4
-    #define NEXT_8 1, 2, 3, 4, 5, 6, 7, 8
-    #define NEXT_16 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
     #if VECTOR_BYTES == 64
     #define OF_32(order) order##_16
     #define OF_64(order) order##_8
@@ -134,8 +135,6 @@ cdef extern from *:
     #define even64(a, b) __builtin_shufflevector(a, b, OF_64(EVEN))
     #define odd32(a, b) __builtin_shufflevector(a, b, OF_32(ODD))
     #define odd64(a, b) __builtin_shufflevector(a, b, OF_64(ODD))
-    #define next32(a, b) __builtin_shufflevector(a, b, OF_32(NEXT))
-    #define next64(a, b) __builtin_shufflevector(a, b, OF_64(NEXT))
     """
     f32v interleave_low32(f32v a, f32v b) noexcept nogil
     f64v interleave_low64(f64v a, f64v b) noexcept nogil
@@ -145,8 +144,6 @@ cdef extern from *:
     f64v even64(f64v a, f64v b) noexcept nogil
     f32v odd32(f32v a, f32v b) noexcept nogil
     f64v odd64(f64v a, f64v b) noexcept nogil
-    f32v next32(f32v a, f32v b) noexcept nogil
-    f64v next64(f64v a, f64v b) noexcept nogil
 
 cdef enum:
     MOST_LANES = 16
@@ -202,14 +199,6 @@ cdef inline lane odd_lanes(lane a, lane b) noexcept nogil:
         return odd32(a, b)
     else:
         return odd64(a, b)
-
-
-cdef inline lane next_lanes(lane a, lane b) noexcept nogil:
-    """Lanes of a from the second on, then b's first."""
-    if lane is f32v:
-        return next32(a, b)
-    else:
-        return next64(a, b)
 
 
 cdef inline lane load_lanes(const char* address, dim first, dim last, const lane* like) noexcept nogil:
