@@ -292,6 +292,13 @@ def test_too_large_for_memory():
             fastconv.correlate(x, W)
 
 
+def test_weights_too_large_for_memory():
+    """Refused before they are looked at. Not timed: that took months."""
+    for x_shape in ((0, 2, 2, 4), (1, 2, 2**40, 4)):
+        with pytest.raises(MemoryError, match=r"[0-9]"):
+            fastconv.Plan(huge(2, 2**40, 4), x_shape, mode="same")
+
+
 def test_padding_too_large_for_memory():
     """Planned at once, and refused: a length for transforms of 2^54 numbers was looked for, one after the other."""
     w = ones(2, 2, 1, 2, dtype=np.float64)

@@ -374,6 +374,37 @@ def test_steps_that_are_never_taken(method):
     assert np.array_equal(fastconv.correlate(x, w, dilation=huge), fastconv.correlate(x, w))
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("method", METHODS)
+def test_dilation_wider_than_the_image(method, layout):
+    """Rows and columns that no value of a filter meets aren't gathered: with 2^15 in a row it took minutes."""
+    x = np.arange(2 * 3 * 40).reshape(2, 3, 40) % 17 - 8
+    w = np.arange(6 * 2 * 3 * 2).reshape(6, 2, 3, 2) % 11 - 5
+    bias = np.arange(6)
+    for dilation in ((40, 1), (1, 500), (30, 450), (2**15, 1), (1, 2**15)):
+        for stride in ((1, 1), (3, 2)):
+            geometry = {"bias": bias, "dilation": dilation, "stride": stride, "mode": "full"}
+            try:
+                plan = fastconv.Plan(
+                    w.astype(np.float32),
+                    (2, 3, 40) if layout == "NCHW" else (3, 40, 2),
+                    layout=layout,
+                    method=method,
+                    **geometry | {"bias": bias.astype(np.float32)},
+                )
+            except ValueError as error:
+                assert "can't compute" in str(error)  # noqa: PT017
+                continue
+            ours = plan((x if layout == "NCHW" else np.moveaxis(x, 0, 2)).astype(np.float32))
+            # Each value of a filter meets an image's worth of outputs, all others' sums are zero.
+            full = np.zeros((6, 3 + 2 * dilation[0], 40 + dilation[1]))
+            for r, s in itertools.product(range(3), range(2)):
+                top, left = (2 - r) * dilation[0], (1 - s) * dilation[1]
+                full[:, top : top + 3, left : left + 40] += np.einsum("kc,chw->khw", w[:, :, r, s], x)
+            exact = full[:, :: stride[0], :: stride[1]] + bias[:, None, None]
+            assert np.array_equal(ours if layout == "NCHW" else np.moveaxis(ours, 2, 0), exact)
+
+
 def test_a_step_that_leaves_one_output():
     """Also where a problem is computed as another: complex numbers, and images too wide for a plan's short integers."""
     x = np.arange(2 * 4 * 5).reshape(2, 4, 5)

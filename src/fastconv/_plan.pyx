@@ -40,6 +40,7 @@ cdef extern from *:
 
 cdef enum:
     HUGE_PAGE = 2 << 20         # bytes; from here on memory asks for such pages
+    MANY_WEIGHTS = 1 << 30      # bytes; memory for so many is asked for before they are looked at
     ALONE = 100_000             # cycles: less work than this isn't worth waking another thread for
     HELD = 10_000               # cycles: nor, than this, letting other Python threads run
     SCALED = 2_000              # cycles: nor, than this, looking for subnormal numbers
@@ -255,6 +256,9 @@ cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* s
     # A step that is never taken may be of any size; no other is larger than the padded image.
     shape.p_step = 1 if shape.P == 1 else shape.p_step
     shape.q_step = 1 if shape.Q == 1 else shape.q_step
+    # Of a broadcast array there may be more than there is time to look at. These can't be packed either.
+    if weights_bytes(shape) > MANY_WEIGHTS:
+        free(allocate(weights_bytes(shape), "packed weights"))
     if is_float(shape) and work > SCALED and table.weights_have_subnormals(shape, weights):
         recipe.multiple = allocate(weights_bytes(shape), "a multiple of weights")
         recipe.exponent = table.scale_weights(shape, &recipe.weights, recipe.multiple)

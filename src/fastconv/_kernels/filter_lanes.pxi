@@ -31,6 +31,8 @@ cdef struct FilterGrid:
     bint staged
     bint shared                 # tiles below each other share what is staged
     bint by_term                # [s][m], and not [m + ...]
+    bint apart                  # where rows are gathered, those that each row of a filter sees, one after the other,
+    bint wide                   # and the columns that each of its values sees: with dilation there is much between
     dim unit                    # terms that are staged together: those of a channel if shared, or of a filter's row
     dim rows, columns           # of y in the largest block
     dim bands, pieces           # blocks down and across y
@@ -210,6 +212,11 @@ cdef inline dim panel_vectors(const Shape* shape, dim panel) noexcept nogil:
     return ceil_div(filters, VECTOR_BYTES // 4) if shape.item == 4 else ceil_div(filters, VECTOR_BYTES // 8)
 
 
+cdef inline dim seen_columns(const Shape* shape, dim columns) noexcept nogil:
+    """Columns of x from the first to the last that a value of a filter meets."""
+    return (columns - 1) * shape.q_step + 1
+
+
 cdef inline dim unit_bytes(const Shape* shape, const FilterGrid* g) noexcept nogil:
     """Of what is staged for a unit of the reduction, for all tiles of a block."""
     return (reach_h(shape, g.rows) | 1 if g.shared else g.rows) * g.across * g.pitch
@@ -239,6 +246,8 @@ cdef inline FilterGrid filter_grid(const Shape* shape, int workers) noexcept nog
     must = shape.gathered or shape.q_step > 1
     g.shared = reach_h(shape, g.rows) < g.rows * shape.R and shape.R * shape.S <= FILTER_KC
     g.shared = g.shared and unit_bytes(shape, &g) <= STAGE_BYTES
+    g.wide = shape.gathered and reach_w(shape, g.columns) > shape.S * seen_columns(shape, g.columns)
+    g.apart = shape.gathered and not g.shared and (g.wide or reach_h(shape, g.rows) > g.rows * shape.R)
     g.unit = shape.R * shape.S if g.shared else shape.S
     g.staged = must or (shape.C * shape.H * shape.W * shape.item > SMALL_IMAGE and g.unit <= FILTER_KC
                         and unit_bytes(shape, &g) <= STAGE_BYTES)
@@ -276,10 +285,11 @@ cdef inline dim stage_bytes(const Shape* shape, const FilterGrid* g) noexcept no
 
 
 cdef inline dim channel_bytes(const Shape* shape, const FilterGrid* g) noexcept nogil:
-    """Of the rows of a channel that a block sees, where they are gathered; a multiple of a cache line."""
+    """Of the rows of a channel that are gathered at a time, a multiple of a cache line."""
     if not shape.gathered:
         return 0
-    return whole_lines(reach_h(shape, g.rows) * reach_w(shape, g.columns) * shape.item)
+    return whole_lines((g.rows if g.apart else reach_h(shape, g.rows))
+                       * (seen_columns(shape, g.columns) if g.wide else reach_w(shape, g.columns)) * shape.item)
 
 
 cdef inline dim late_bytes(const Shape* shape, const FilterGrid* g) noexcept nogil:
@@ -319,8 +329,8 @@ cdef struct FilterBlock:
     char* channel               # room for a channel of x
     dim p, rows, q, columns     # its first row and column, and how many
     dim across
-    dim m, wide                 # pixels in a tile; the first `wide` across have one more
-    bint shared
+    dim m, longer               # pixels in a tile; the first `longer` across have one more
+    bint shared, apart, wide
     dim staged_rows             # of a unit of the reduction, for each tile across
     dim unit_step, row_step, tile_step      # bytes from one unit to the next, and for a unit from one row or tile
     dim spread                  # values from one term's pixels to the next's, or 0 where terms share values
@@ -332,30 +342,37 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
     cdef dim item = shape.item
     cdef dim c = first if b.shared else first // shape.R
     cdef dim r = 0 if b.shared else first - c * shape.R
-    cdef dim p_step = 1 if b.shared else shape.p_step
-    cdef dim width = reach_w(shape, b.columns)
+    cdef dim width = seen_columns(shape, b.columns) if b.wide else reach_w(shape, b.columns)
     cdef dim row = width * item if shape.gathered else x.h      # bytes from one row of the channel to the next
-    cdef dim i, p, tile, m, s
+    cdef dim p_pitch = (1 if b.shared or b.apart else shape.p_step) * row
+    cdef dim r_pitch = 0 if b.apart else shape.r_step * row
+    cdef dim rows = b.rows if b.apart else reach_h(shape, b.rows)       # that are gathered at a time
+    cdef dim top
+    cdef dim at_once = 1 if b.wide else shape.S                 # of a filter's columns
+    cdef dim i, p, tile, m, s, column
     cdef const char* value
     cdef const char* channel = b.image + c * x.c + b.p * shape.p_step * x.h + b.q * shape.q_step * item
     cdef char* to
     for i in range(count):
-        if shape.gathered and (i == 0 or r == 0):
-            gather_rows(shape, x, b.image, c, b.p * shape.p_step, 1, reach_h(shape, b.rows),
-                        b.q * shape.q_step, width, b.channel, row)
-            channel = b.channel
-        for p in range(b.staged_rows):
-            to = b.stage + i * b.unit_step + p * b.row_step
-            value = channel + (p * p_step + r * shape.r_step) * row
-            for tile in range(b.across):
-                m = b.m + (tile < b.wide)
-                if piece == 0:
-                    for s in range(shape.S):
-                        copy_strided(to + s * b.spread * item, value + s * shape.s_step * item, m, shape.q_step, item)
-                else:
-                    copy_row(to, value, (m + (shape.S - 1) * shape.s_step) * item, piece)
-                value += m * shape.q_step * item
-                to += b.tile_step
+        for column in range(shape.S if b.wide else 1):
+            if shape.gathered and (i == 0 or r == 0 or b.apart):
+                top = b.p * shape.p_step + (r * shape.r_step if b.apart else 0)
+                gather_rows(shape, x, b.image, c, top, shape.p_step if b.apart else 1, rows,
+                            b.q * shape.q_step + column * shape.s_step, width, b.channel, row)
+                channel = b.channel
+            for p in range(b.staged_rows):
+                to = b.stage + i * b.unit_step + p * b.row_step + column * b.spread * item
+                value = channel + p * p_pitch + r * r_pitch
+                for tile in range(b.across):
+                    m = b.m + (tile < b.longer)
+                    if piece == 0:
+                        for s in range(at_once):
+                            copy_strided(to + s * b.spread * item, value + s * shape.s_step * item, m, shape.q_step,
+                                         item)
+                    else:
+                        copy_row(to, value, (m + (shape.S - 1) * shape.s_step) * item, piece)
+                    value += m * shape.q_step * item
+                    to += b.tile_step
         r += 1
         if b.shared or r == shape.R:
             r = 0
@@ -409,8 +426,8 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     b.image = x.data + place.n * x.n + place.group * shape.C * x.c
     b.across = ceil_div(b.columns, MR)
     b.m = <unsigned int> b.columns // <unsigned int> b.across
-    b.wide = b.columns - b.m * b.across
-    b.shared = grid.shared
+    b.longer = b.columns - b.m * b.across
+    b.shared, b.apart, b.wide = grid.shared, grid.apart, grid.wide
     b.staged_rows = reach_h(shape, b.rows) if grid.shared else b.rows
     b.spread = grid.m if grid.by_term else 0
     g.off = off
@@ -482,11 +499,11 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
                 um = 2 if 2 * b.columns <= MR and row + 1 < b.rows else 1
                 tile_a = a + row * g.row
                 for tile in range(b.across):
-                    m = <int> (b.m + (tile < b.wide))
+                    m = <int> (b.m + (tile < b.longer))
                     filter_tile_any(&g, tile_a, w, init, t, um, m, nv)
                     g.ahead += g.ahead_step * g.terms
                     tile_a += tile_bytes
-                    if not grid.staged and tile < b.wide:
+                    if not grid.staged and tile < b.longer:
                         tile_a += item
                     init += m * g.init_step
                     t += m * nv
