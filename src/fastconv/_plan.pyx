@@ -16,8 +16,8 @@ from numpy cimport ndarray
 from fastconv import _kernels
 
 from fastconv._kernels.kernel cimport (
-    ceil_div, DIRECT, dim, FILTERS, Image, image_from, is_float, KERNELS, KernelTable, LINE, line_from, PIXELS, reach_h,
-    SEPARABLE, Shape, split, Weights, whole_lines,
+    ceil_div, DIRECT, dim, FILTERS, Image, image_from, is_float, is_sequence, KERNELS, KernelTable, LINE, line_from,
+    one_row, PIXELS, reach_h, SEPARABLE, Shape, split, Weights, whole_lines,
 )
 from fastconv._problem cimport padding_map, Problem
 from fastconv._spectral cimport available, Cut, cut_problem, least_cycles, Spectra, transformed
@@ -57,7 +57,7 @@ CHOICES = ("auto", "direct", *METHODS)
 LIMITS = (
     "it takes channels first where there are several, and no rows of x that are too long to stage",
     "",
-    "it takes filters of 1 x 1, with channels first",
+    "it takes filters of 1 x 1, with channels first, and a vector of pixels at least",
     "it takes several groups, and no rows of x that are too long to stage",
     "it takes floats, filters of 144 terms or more that patches of 3 x 3 fill well, and that are no larger than"
     " 64 x 64 or the outputs, strides of 1 and 2, and no dilation",
@@ -327,9 +327,14 @@ cdef dim packed_bytes(const Recipe* recipe):
 
 cdef dim workspace_bytes(const Recipe* recipe):
     """Of one worker."""
+    cdef const Shape* shape = &recipe.problem.shape
+    cdef Shape row
     if recipe.spectra != NULL:
-        return (<Spectra> recipe.spectra).workspace_bytes(&recipe.problem.shape)
-    return recipe.kernel.workspace_bytes(&recipe.problem.shape, 1)
+        return (<Spectra> recipe.spectra).workspace_bytes(shape)
+    if not is_sequence(shape):
+        return recipe.kernel.workspace_bytes(shape, 1)
+    row = one_row(shape)
+    return max(recipe.kernel.workspace_bytes(shape, 1), recipe.kernel.workspace_bytes(&row, 1))
 
 
 cdef void release(Recipe* recipe) noexcept:
@@ -347,6 +352,7 @@ cdef void release(Recipe* recipe) noexcept:
 cdef struct Call:
     # One execution, as its tasks see it.
     const Recipe* recipe
+    const Shape* shape
     const Image* x
     char* y
     int workers
@@ -357,7 +363,7 @@ cdef struct Call:
 
 cdef void run_task(void* context, dim task, int worker) noexcept nogil:
     cdef const Call* call = <const Call*> context
-    call.recipe.kernel.run(&call.recipe.problem.shape, call.workers, call.recipe.packed, call.x, call.y, task,
+    call.recipe.kernel.run(call.shape, call.workers, call.recipe.packed, call.x, call.y, task,
                            call.workspace + worker * call.workspace_bytes)
 
 
@@ -368,7 +374,7 @@ cdef void run_transforms(void* context, dim task, int worker) noexcept nogil:
         if call.error != NULL:
             return
         try:
-            (<Spectra> call.recipe.spectra).compute(&call.recipe.problem.shape, call.x, call.y, task,
+            (<Spectra> call.recipe.spectra).compute(call.shape, call.x, call.y, task,
                                                     call.workspace + worker * call.workspace_bytes)
         except BaseException as error:
             if call.error == NULL:
@@ -639,6 +645,7 @@ cdef int execute_trusted(const Recipe* recipe, const Image* x, char* y, object w
 cdef int execute_all(const Recipe* recipe, const Image* x, char* y, object workers) except -1:
     """All of a recipe's images by its kernel."""
     cdef const Shape* shape = &recipe.problem.shape
+    cdef Shape row
     cdef dim tasks
     cdef double cycles = recipe.cycles * shape.N
     cdef int threads = 1
@@ -656,12 +663,16 @@ cdef int execute_all(const Recipe* recipe, const Image* x, char* y, object worke
         call.workspace_bytes = (<Spectra> recipe.spectra).own_bytes(shape)
         function = run_transforms
     else:
+        if is_sequence(shape) and x.h == shape.W * x.w:
+            row = one_row(shape)
+            shape = &row
         tasks = recipe.kernel.tasks(shape, threads)
         call.workspace_bytes = recipe.kernel.workspace_bytes(shape, threads)
         function = run_task
     call.error = NULL
     call.workers = threads
     call.recipe = recipe
+    call.shape = shape
     call.x = x
     call.y = y
     call.workspace = NULL

@@ -22,6 +22,8 @@ cdef enum:
     BLOCK_PIXELS = 400          # pixels of y in a block, about, and fewest of those that workers share
     LEAST_PIXELS = 100
     SMALL_IMAGE = 16 * 1024     # bytes that stay in the first-level cache wherever they lie
+    FEW_PANELS = 6              # so many panels of filters of 1 x 1 lose less by reading one row where it stands than
+    SMALL_ROW = 256 * 1024      # copying it takes, if it has no more bytes
     LATE_BYTES = 128 * 1024     # packed weights that stay in a cache from when they are packed
     SUM_BYTES = 384 * 1024      # most that waits for the rest of its sum; with the stage it fits a second-level cache
 
@@ -56,6 +58,8 @@ cdef struct FilterSweep:
     dim term                    # bytes from one term to the next, instead of off
     const dim* lines            # what is asked for, at distances from `ahead`, and from the results
     const dim* t_lines
+    char* stage                 # where vectors are copied to on the way, if they are read in x,
+    dim channel                 # in which so many bytes lie from one term to the next
 
 
 cdef inline int reading_rows(int rows, int nv) noexcept nogil:
@@ -71,19 +75,21 @@ cdef inline int reading_rows(int rows, int nv) noexcept nogil:
 
 
 cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um, int m,
-                             int nv, dim step, bint product) noexcept nogil:
+                             int nv, dim step, bint product, bint copies) noexcept nogil:
     """t[u][i][v] = init[u][i][v] + the sum over g.terms terms of the reduction.
 
     Pixels of a row are `step` bytes apart in x. `product` is a tile of matrix.pxi, where each i begins with a value for
-    all lanes.
+    all lanes, and `copies` one whose vectors aren't staged yet.
     """
     cdef vec acc[MR * NV]
     cdef vec b[NV]
     cdef const char* a
     cdef const char* ahead = g.ahead
     cdef dim item = itemsize(t)
+    cdef char* stage = g.stage
     cdef dim r
-    cdef int reading = reading_rows(um * m, nv)
+    # Vectors in x straddle lines, and take the reads of two.
+    cdef int reading = 0 if copies else reading_rows(um * m, nv)
     cdef int u, i, v
     for u in range(um):
         for i in range(m):
@@ -106,6 +112,8 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
             ahead += g.ahead_step
         for v in range(nv):
             b[v] = w[v]
+            if copies:
+                (<vec*> stage)[v] = b[v]
         for i in range(reading, um * m):
             for v in range(nv):
                 acc[i * nv + v] = fma(acc[i * nv + v], b[v], a + i // m * g.row + i % m * step)
@@ -113,7 +121,11 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
             a = in_register(a)
             for i in range(reading):
                 acc[i * nv + v] = fma(acc[i * nv + v], b[v], a + i // m * g.row + i % m * step)
-        w += nv
+        if copies:
+            w = <const vec*> (<const char*> w + g.channel)
+            stage += nv * sizeof(vec)
+        else:
+            w += nv
         r += 1
         if r >= g.terms: break
     for u in range(um):
@@ -125,38 +137,38 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
 # The variants are one loop nest: um, m and nv become constants of a copy that the compiler unrolls.
 
 cdef inline void filter_tile_nv(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um,
-                                int m, int nv, dim step, bint product) noexcept nogil:
+                                int m, int nv, dim step, bint product, bint copies) noexcept nogil:
     if um == 1:
-        if m == MR: filter_tile(g, x, w, init, t, 1, MR, nv, step, product)
-        elif m == 1: filter_tile(g, x, w, init, t, 1, 1, nv, step, product)
-        elif m == 2: filter_tile(g, x, w, init, t, 1, 2, nv, step, product)
-        elif m == 3: filter_tile(g, x, w, init, t, 1, 3, nv, step, product)
-        elif m == 4: filter_tile(g, x, w, init, t, 1, 4, nv, step, product)
-        elif m == 5: filter_tile(g, x, w, init, t, 1, 5, nv, step, product)
+        if m == MR: filter_tile(g, x, w, init, t, 1, MR, nv, step, product, copies)
+        elif m == 1: filter_tile(g, x, w, init, t, 1, 1, nv, step, product, copies)
+        elif m == 2: filter_tile(g, x, w, init, t, 1, 2, nv, step, product, copies)
+        elif m == 3: filter_tile(g, x, w, init, t, 1, 3, nv, step, product, copies)
+        elif m == 4: filter_tile(g, x, w, init, t, 1, 4, nv, step, product, copies)
+        elif m == 5: filter_tile(g, x, w, init, t, 1, 5, nv, step, product, copies)
         elif MR > 6:
-            if m == 6: filter_tile(g, x, w, init, t, 1, 6, nv, step, product)
-            elif m == 7: filter_tile(g, x, w, init, t, 1, 7, nv, step, product)
-            elif m == 8: filter_tile(g, x, w, init, t, 1, 8, nv, step, product)
-            elif m == 9: filter_tile(g, x, w, init, t, 1, 9, nv, step, product)
-            elif m == 10: filter_tile(g, x, w, init, t, 1, 10, nv, step, product)
-            elif m == 11: filter_tile(g, x, w, init, t, 1, 11, nv, step, product)
-            elif m == 12: filter_tile(g, x, w, init, t, 1, 12, nv, step, product)
-            else: filter_tile(g, x, w, init, t, 1, 13, nv, step, product)
-    elif m == MR // 2: filter_tile(g, x, w, init, t, 2, MR // 2, nv, step, product)
-    elif m == 1: filter_tile(g, x, w, init, t, 2, 1, nv, step, product)
-    elif m == 2: filter_tile(g, x, w, init, t, 2, 2, nv, step, product)
+            if m == 6: filter_tile(g, x, w, init, t, 1, 6, nv, step, product, copies)
+            elif m == 7: filter_tile(g, x, w, init, t, 1, 7, nv, step, product, copies)
+            elif m == 8: filter_tile(g, x, w, init, t, 1, 8, nv, step, product, copies)
+            elif m == 9: filter_tile(g, x, w, init, t, 1, 9, nv, step, product, copies)
+            elif m == 10: filter_tile(g, x, w, init, t, 1, 10, nv, step, product, copies)
+            elif m == 11: filter_tile(g, x, w, init, t, 1, 11, nv, step, product, copies)
+            elif m == 12: filter_tile(g, x, w, init, t, 1, 12, nv, step, product, copies)
+            else: filter_tile(g, x, w, init, t, 1, 13, nv, step, product, copies)
+    elif m == MR // 2: filter_tile(g, x, w, init, t, 2, MR // 2, nv, step, product, copies)
+    elif m == 1: filter_tile(g, x, w, init, t, 2, 1, nv, step, product, copies)
+    elif m == 2: filter_tile(g, x, w, init, t, 2, 2, nv, step, product, copies)
     elif MR > 6:
-        if m == 3: filter_tile(g, x, w, init, t, 2, 3, nv, step, product)
-        elif m == 4: filter_tile(g, x, w, init, t, 2, 4, nv, step, product)
-        elif m == 5: filter_tile(g, x, w, init, t, 2, 5, nv, step, product)
-        else: filter_tile(g, x, w, init, t, 2, 6, nv, step, product)
+        if m == 3: filter_tile(g, x, w, init, t, 2, 3, nv, step, product, copies)
+        elif m == 4: filter_tile(g, x, w, init, t, 2, 4, nv, step, product, copies)
+        elif m == 5: filter_tile(g, x, w, init, t, 2, 5, nv, step, product, copies)
+        else: filter_tile(g, x, w, init, t, 2, 6, nv, step, product, copies)
 
 
 # Not inlined: among the loops around them, the compiler would keep the sums in memory.
 cdef void filter_tile_any(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um, int m,
                           int nv) noexcept nogil:
-    if nv == NV: filter_tile_nv(g, x, w, init, t, um, m, NV, itemsize(t), False)
-    else: filter_tile_nv(g, x, w, init, t, um, m, 1, itemsize(t), False)
+    if nv == NV: filter_tile_nv(g, x, w, init, t, um, m, NV, itemsize(t), False, False)
+    else: filter_tile_nv(g, x, w, init, t, um, m, 1, itemsize(t), False, False)
 
 
 cdef inline void store_vectors(const char* sums, dim pitch, dim pixels, dim lanes_used, char* y, dim y_pixel,
@@ -225,7 +237,7 @@ cdef inline dim unit_bytes(const Shape* shape, const FilterGrid* g) noexcept nog
 cdef inline FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
     cdef FilterGrid g
     cdef dim terms = shape.C * shape.R * shape.S
-    cdef dim most, sets
+    cdef dim most, sets, small
     cdef bint must
     # Blocks: whole rows, or pieces of one; some for each worker.
     g.rows, g.bands, g.columns, g.pieces = shape.P, 1, shape.Q, 1
@@ -235,6 +247,8 @@ cdef inline FilterGrid filter_grid(const Shape* shape, int workers) noexcept nog
     if workers > 1 and shape.N * shape.G * g.bands < 4 * workers:
         g.bands = max(g.bands, min(ceil_div(shape.P * shape.Q, LEAST_PIXELS), shape.P))
         g.bands = min(g.bands, 4 * workers)
+        if shape.P == 1:
+            g.pieces = max(g.pieces, min(ceil_div(shape.Q, LEAST_PIXELS), <dim> 4 * workers))
     if g.bands > 1 or g.pieces > 1:
         g.columns = ceil_div(shape.Q, g.pieces)
         g.rows = ceil_div(shape.P, g.bands)
@@ -249,7 +263,8 @@ cdef inline FilterGrid filter_grid(const Shape* shape, int workers) noexcept nog
     g.wide = shape.gathered and reach_w(shape, g.columns) > shape.S * seen_columns(shape, g.columns)
     g.apart = shape.gathered and not g.shared and (g.wide or reach_h(shape, g.rows) > g.rows * shape.R)
     g.unit = shape.R * shape.S if g.shared else shape.S
-    g.staged = must or (shape.C * shape.H * shape.W * shape.item > SMALL_IMAGE and g.unit <= FILTER_KC
+    small = SMALL_ROW if terms == shape.C and shape.P == 1 and filter_panels(shape) <= FEW_PANELS else SMALL_IMAGE
+    g.staged = must or (shape.C * shape.H * shape.W * shape.item > small and g.unit <= FILTER_KC
                         and unit_bytes(shape, &g) <= STAGE_BYTES)
     most = FILTER_KC
     if g.staged:
@@ -625,7 +640,9 @@ cdef double filter_pack_cost(const Shape* shape) noexcept nogil:
     return (0.4 if one_block(shape) else 1.5) * shape.G * shape.K * shape.C * shape.R * shape.S
 
 
-cdef double filter_cost(const Shape* shape) noexcept nogil:
+cdef double filter_cost(const Shape* whole) noexcept nogil:
+    cdef Shape row = one_row(whole) if is_sequence(whole) else whole[0]
+    cdef const Shape* shape = &row
     cdef FilterGrid g = filter_grid(shape, 1)
     cdef double terms = <double> shape.C * shape.R * shape.S
     cdef double pixels = <double> shape.P * shape.Q
@@ -640,6 +657,8 @@ cdef double filter_cost(const Shape* shape) noexcept nogil:
         staging = <double> shape.C * g.bands * g.across * g.pieces * (
             reach_h(shape, g.rows) if g.shared else g.rows * shape.R) * (
             1.5 * g.m * shape.S if g.by_term else 8.0 + 3.0 * ceil_div(g.pitch, VECTOR_BYTES))
+    elif terms == shape.C:
+        staging = tiles * panels * terms        # each reads two lines of x, not one
     if shape.gathered:
         staging += <double> shape.C * reach_h(shape, shape.P) * (20 + 2.0 * shape.W * shape.item / VECTOR_BYTES)
     # Storing takes a sum through memory and log2(lanes) shuffles.

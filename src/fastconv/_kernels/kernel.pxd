@@ -161,6 +161,21 @@ cdef inline dim reach_w(const Shape* shape, dim columns) noexcept nogil:
     return (columns - 1) * shape.q_step + (shape.S - 1) * shape.s_step + 1
 
 
+cdef inline bint is_sequence(const Shape* shape) noexcept nogil:
+    """Whether rows are one row to filters of 1 x 1, if they follow each other in x."""
+    return (shape.R == 1 == shape.S and shape.p_step == 1 == shape.q_step
+            and shape.P == shape.H > 1 and shape.Q == shape.W)      # no padding
+
+
+cdef inline Shape one_row(const Shape* shape) noexcept nogil:
+    """The same as one row: there are longer pieces to copy then, and fewer."""
+    cdef Shape row = shape[0]
+    row.W *= row.H
+    row.Q *= row.P
+    row.H = row.P = 1
+    return row
+
+
 cdef inline bint is_float(const Shape* shape) noexcept nogil:
     return shape.dtype == FLOAT32 or shape.dtype == FLOAT64
 

@@ -538,8 +538,8 @@ cdef inline void winograd_store(const Shape* shape, const WinogradBlock* b, cons
 # As filter_tile_any is, not inlined.
 cdef void winograd_tile_any(const FilterSweep* g, const char* x, const lane* w, const lane* init, lane* t, int m,
                             int nv) noexcept nogil:
-    if nv == NV: filter_tile_nv(g, x, w, init, t, 1, m, NV, VECTOR_BYTES, False)
-    else: filter_tile_nv(g, x, w, init, t, 1, m, 1, VECTOR_BYTES, False)
+    if nv == NV: filter_tile_nv(g, x, w, init, t, 1, m, NV, VECTOR_BYTES, False, False)
+    else: filter_tile_nv(g, x, w, init, t, 1, m, 1, VECTOR_BYTES, False, False)
 
 
 cdef inline void ask_for_results(const WinogradBlock* b, char* y, dim row_step, dim row_bytes) noexcept nogil:
