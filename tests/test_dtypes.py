@@ -202,6 +202,18 @@ def test_many_booleans_are_no_overflow():
     assert fastconv.correlate(x[:1], w[:, :1]).all()
 
 
+def test_a_plan_by_a_kernel_that_takes_short_integers_only():
+    """Rows of wider ones would be too long for it to stage: another direct kernel computes these."""
+    rng = np.random.default_rng(0)
+    w = rng.integers(0, 256, (1, 33, 7, 7), np.uint8)
+    options = {"padding": ((1, 0), (2, 3)), "dilation": 11, "dtype": np.uint32}
+    plan = fastconv.Plan(w, (33, 70, 69), method="direct-pixels", **options)
+    assert plan.method == "direct-pixels"
+    for high in (256, 2**32):
+        x = rng.integers(0, high, (33, 70, 69), np.uint64).astype(np.uint8 if high == 256 else np.uint32)
+        assert np.array_equal(plan(x), fastconv.correlate(x, w, method="direct", **options))
+
+
 def test_booleans_count_in_wider_dtypes():
     x, w, _ = arrays("bool")
     for dtype in ("int8", "uint16", "int64", "float16", "float64", "complex64"):

@@ -151,6 +151,18 @@ def test_bits_are_the_same(dtype):
             assert same_bits(plan(x), alone), method
 
 
+def test_bits_are_the_same_for_pieces_of_one_row():
+    """They differ by a column, and may be cut into tiles of other widths for that."""
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((33, 64, 1, 1)).astype(np.float32)
+    for columns in range(1100, 1300, 3):
+        x = rng.standard_normal((64, 1, columns)).astype(np.float32)
+        alone = fastconv.correlate(x, w, method="direct-filters", workers=1)
+        for workers in (2, 3, 4):
+            y = fastconv.correlate(x, w, method="direct-filters", workers=workers)
+            assert same_bits(y, alone), (columns, workers)
+
+
 GEOMETRIES = (
     {"stride": 2, "padding": 1},
     {"stride": (1, 3), "dilation": (2, 1), "pad_mode": "reflect", "padding": (3, 2)},

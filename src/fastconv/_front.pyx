@@ -406,10 +406,11 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
             self.method, self.measured = self.real.method, self.real.measured
             return
         if problem.shape.dtype == PAIRS and self.dtype.itemsize == 4:
+            # By any kernel: integers are exact, and the one that is asked for may have no room for wider ones.
             self.wide = Plan(
                 w_array.astype(self.dtype), self.x_shape, operation=operation, flip_channels=flip_channels,
                 stride=steps_of(problem), padding=padding_sides(problem), dilation=dilation_of(problem),
-                pad_mode=pad_mode, pad_value=pad_value, layout=layout_of(problem), bias=bias_array, method=method,
+                pad_mode=pad_mode, pad_value=pad_value, layout=layout_of(problem), bias=bias_array, method="direct",
                 workers=workers,
             )
         keep = bias_array is not None and is_float(&problem.shape)      # weights may be asked for again

@@ -253,7 +253,7 @@ cdef inline FilterGrid filter_grid(const Shape* shape, int workers) noexcept nog
         g.columns = ceil_div(shape.Q, g.pieces)
         g.rows = ceil_div(shape.P, g.bands)
     g.across = ceil_div(g.columns, MR)
-    g.m = ceil_div(g.columns, g.across)
+    g.m = MR if g.pieces > 1 else ceil_div(g.columns, g.across)     # a piece with a column less may have wider tiles
     g.by_term = shape.q_step > 1 or g.m + (shape.S - 1) * shape.s_step > g.m * shape.S
     g.pitch = (g.m * shape.S if g.by_term else g.m + (shape.S - 1) * shape.s_step) * shape.item
     # Parts of the reduction: whole channels or rows of filters where they can be staged, or else any terms.

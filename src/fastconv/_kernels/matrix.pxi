@@ -210,13 +210,36 @@ cdef inline dim matrix_group_bytes(const Shape* shape) noexcept nogil:
 
 
 cdef dim matrix_packed_bytes(const Shape* shape) noexcept nogil:
-    return shape.G * matrix_group_bytes(shape)
+    return shape.G * matrix_group_bytes(shape) + VECTOR_BYTES       # the last vector may end behind its filters
+
+
+cdef inline void pack_rows(const Shape* shape, const Weights* w, const char* data, dim filters, char* packed,
+                           lane* like) noexcept nogil:
+    """A panel's weights, [c][filter], turned over a square at a time."""
+    cdef dim item = shape.item
+    cdef dim lanes = sizeof(lane) // itemsize(like)
+    cdef dim k = (filters - 1) // lanes * lanes
+    cdef dim c, i
+    if w.c != item or shape.C < lanes:
+        for i in range(filters):
+            for c in range(shape.C):
+                copy_scalar(packed + (c * filters + i) * item, data + i * w.k + c * w.c, item)
+        return
+    # A vector that holds fewer filters ends in the next channel's: these are written later.
+    while k >= 0:
+        c = 0
+        while c < shape.C:
+            c = min(c, shape.C - lanes)
+            transpose_block(data + k * w.k + c * item, w.k, min(lanes, filters - k), packed + (c * filters + k) * item,
+                            filters * item, lanes, like)
+            c += lanes
+        k -= lanes
 
 
 cdef void matrix_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
-    cdef dim panels = matrix_panels(shape)
+    cdef dim panels = matrix_panels(shape) if shape.K > 0 else 0
     cdef dim item = shape.item
-    cdef dim group, panel, c, k, first, filters
+    cdef dim group, panel, first, filters
     cdef const char* data = w.data
     cdef const char* bias = w.bias
     cdef char* to
@@ -227,13 +250,19 @@ cdef void matrix_pack(const Shape* shape, const Weights* w, char* packed) noexce
         for panel in range(panels):
             first = split(shape.K, panels, panel)
             filters = split(shape.K, panels, panel + 1) - first
-            for k in range(filters):
-                for c in range(shape.C):
-                    copy_scalar(to + (c * filters + k) * item, data + (first + k) * w.k + c * w.c, item)
+            if item == 4:
+                pack_rows(shape, w, data + first * w.k, filters, to, <f32v*> NULL)
+            else:
+                pack_rows(shape, w, data + first * w.k, filters, to, <f64v*> NULL)
             to += filters * shape.C * item
         data += shape.K * w.k
         if bias != NULL:
             bias += shape.K * item
+
+
+cdef double matrix_pack_cost(const Shape* shape) noexcept nogil:
+    """As of filter_lanes.pxi, of panels that are half as wide."""
+    return 1.5 * shape.G * shape.K * shape.C
 
 
 cdef double matrix_cost(const Shape* shape) noexcept nogil:

@@ -11,7 +11,7 @@ table.kernels[PIXELS] = Kernel(pixel_cost, direct_pack_cost, pixel_packed_bytes,
                                pixel_workspace_bytes, pixel_tasks, pixel_run)
 table.kernels[FILTERS] = Kernel(filter_cost, filter_pack_cost, filter_packed_bytes, filter_pack, filter_packs_late,
                                 NULL, filter_workspace_bytes, filter_tasks, filter_run)
-table.kernels[MATRIX] = Kernel(matrix_cost, direct_pack_cost, matrix_packed_bytes, matrix_pack, NULL, NULL,
+table.kernels[MATRIX] = Kernel(matrix_cost, matrix_pack_cost, matrix_packed_bytes, matrix_pack, NULL, NULL,
                                matrix_workspace_bytes, matrix_tasks, matrix_run)
 table.kernels[GROUPS] = Kernel(group_cost, direct_pack_cost, group_packed_bytes, group_pack, NULL, NULL,
                                group_workspace_bytes, group_tasks, group_run)

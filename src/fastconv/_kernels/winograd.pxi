@@ -756,52 +756,66 @@ cdef bint edges_meet_enough(const Shape* shape, const double* table, dim down, d
     return True
 
 
-cdef inline void add_magnitudes(const Shape* shape, const Weights* w, const char* data, double* largest,
+cdef inline void add_magnitudes(const Shape* shape, const Weights* w, const char* data, dim channels, double* largest,
                                 double* total) noexcept nogil:
-    """Of one filter's channel, for each place."""
-    cdef dim r, s, i
+    """Of some of one filter's channels, for each place."""
+    cdef dim c, r, s, i = 0
     cdef double value
-    if shape.item == 4 and w.s == 4 and w.r == 4 * shape.S:     # the usual case, which the compiler vectorises
-        for i in range(shape.R * shape.S):
+    if shape.item == 4 and w.s == 4 and w.r == 4 * shape.S and w.c == 4 * shape.R * shape.S:
+        for i in range(channels * shape.R * shape.S):   # the usual case, which the compiler vectorises
             value = fabs((<const float*> data)[i])
             largest[i] = value if value > largest[i] else largest[i]
             total[i] += value
         return
-    for r in range(shape.R):
-        for s in range(shape.S):
-            value = fabs(value_at(data + r * w.r + s * w.s, shape.item))
-            i = r * shape.S + s
-            largest[i] = max(largest[i], value)
-            total[i] += value
+    for c in range(channels):
+        for r in range(shape.R):
+            for s in range(shape.S):
+                value = fabs(value_at(data + c * w.c + r * w.r + s * w.s, shape.item))
+                largest[i] = max(largest[i], value)
+                total[i] += value
+                i += 1
 
 
-cdef void measure_weights(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
-    cdef Trust* trust = <Trust*> (packed + trust_start(shape))
+cdef inline bint measure_channel(const Shape* shape, const double* largest, const double* total,
+                                 double* channel) noexcept nogil:
+    """What Trust has of a channel; whether it is sure."""
+    cdef dim f, h, r, s, i
+    cdef bint sure = True
+    for f in range(phases_down(shape)):
+        for h in range(phases_across(shape)):
+            sure = sure and edges_meet_enough(shape, largest + f * shape.S + h, ceil_div(shape.R - f, shape.p_step),
+                                              ceil_div(shape.S - h, shape.q_step))
+            channel[0] = channel[1] = 0
+            for r in range(ceil_div(shape.R - f, shape.p_step)):
+                for s in range(ceil_div(shape.S - h, shape.q_step)):
+                    i = (f + r * shape.p_step) * shape.S + h + s * shape.q_step
+                    channel[0] = max(channel[0], largest[i])
+                    channel[1] += total[i]
+            channel[1] /= shape.K
+            channel += 2
+    return sure
+
+
+cdef void measure_weights(const Shape* shape, const Weights* w, Trust* trust) noexcept nogil:
     cdef double* channel = <double*> (trust + 1)
     cdef double largest[MOST_SIDE * MOST_SIDE]
     cdef double total[MOST_SIDE * MOST_SIDE]
-    cdef dim places = shape.R * shape.S * sizeof(double)
-    cdef dim group, k, c, r, s, f, h, i
+    cdef dim places = shape.R * shape.S
+    cdef dim at_once = MOST_SIDE * MOST_SIDE // places      # channels, so that a filter is read in long pieces
+    cdef dim group, k, c, i, channels
     trust.sure = True
     for group in range(shape.G):
-        for c in range(shape.C):
-            memset(largest, 0, places)
-            memset(total, 0, places)
+        c = 0
+        while c < shape.C:
+            channels = min(at_once, shape.C - c)
+            memset(largest, 0, channels * places * sizeof(double))
+            memset(total, 0, channels * places * sizeof(double))
             for k in range(group * shape.K, (group + 1) * shape.K):
-                add_magnitudes(shape, w, w.data + k * w.k + c * w.c, largest, total)
-            for f in range(phases_down(shape)):
-                for h in range(phases_across(shape)):
-                    trust.sure = trust.sure and edges_meet_enough(
-                        shape, largest + f * shape.S + h, ceil_div(shape.R - f, shape.p_step),
-                        ceil_div(shape.S - h, shape.q_step))
-                    channel[0] = channel[1] = 0
-                    for r in range(ceil_div(shape.R - f, shape.p_step)):
-                        for s in range(ceil_div(shape.S - h, shape.q_step)):
-                            i = (f + r * shape.p_step) * shape.S + h + s * shape.q_step
-                            channel[0] = max(channel[0], largest[i])
-                            channel[1] += total[i]
-                    channel[1] /= shape.K
-                    channel += 2
+                add_magnitudes(shape, w, w.data + k * w.k + c * w.c, channels, largest, total)
+            for i in range(channels):
+                trust.sure = measure_channel(shape, largest + i * places, total + i * places, channel) and trust.sure
+                channel += 2 * phases_down(shape) * phases_across(shape)
+            c += channels
 
 
 cdef bint winograd_trusted(const Shape* shape, const char* packed, const Image* x) noexcept nogil:
@@ -928,7 +942,7 @@ cdef void winograd_pack(const Shape* shape, const Weights* w, char* packed) noex
         for j in range(SIDE):
             g[i * SIDE + j] = transform_w(i, j)
     filter_pack(shape, w, packed)
-    measure_weights(shape, w, packed)
+    measure_weights(shape, w, <Trust*> (packed + trust_start(shape)))
     packed += winograd_start(shape)
     for group in range(shape.G):
         for panel in range(filter_panels(shape) if shape.K > 0 else 0):
