@@ -55,6 +55,7 @@ NAMES = ("x", "w", "out", "x_shape", "operation", "flip_channels", *OPTIONS)
 NAMED = re.compile(rf"\b({'|'.join(NAMES)}) (is|has|can't|overlaps)\b")
 ALLOWED = (ValueError, TypeError, NotImplementedError, MemoryError)
 SECONDS_AN_INPUT = 120  # more is a hang
+MOST_WORK = 10**11  # multiply-adds, about: more may take as long, with nothing wrong
 MOST_VALUES = 10**6  # of an array that is looked at
 GROWTH = 24 << 20  # most bytes that the second half may leave behind; freed memory in pieces isn't given back
 LEAK_SECONDS = 60  # shorter runs haven't settled
@@ -482,6 +483,14 @@ class Input:
         arguments = {"x": self.x, "w": self.w, "x_shape": self.x_shape, "out": self.out, **self.options}
         return f"{self.function}: " + ", ".join(f"{name}={show(value)}" for name, value in arguments.items())
 
+    def work(self):
+        """Multiply-adds of mode "full", about, where the result isn't too large for memory anyway."""
+        if not (is_array(self.x) and is_array(self.w)) or min(self.x.ndim, self.w.ndim) < 2:
+            return 0
+        height, width = self.x.shape[-3:-1] if self.options.get("layout") == "NHWC" else self.x.shape[-2:]
+        outputs = (height + self.w.shape[-2]) * (width + self.w.shape[-1])
+        return outputs * self.w.size if outputs < ROOM else 0
+
     def call(self):
         if self.function == "set_workers":
             with fastconv.set_workers(self.options.get("workers", self.x)):
@@ -494,6 +503,8 @@ class Input:
 
     def faults(self):
         """What is wrong with how the library takes it."""
+        if self.work() > MOST_WORK:
+            return [], False
         arrays = {
             name: value
             for name, value in {"x": self.x, "w": self.w, "bias": self.options.get("bias")}.items()

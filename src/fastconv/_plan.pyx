@@ -297,10 +297,8 @@ cdef int prepare_kernel(Recipe* recipe, object method, Small* small) except -1:
     recipe.kernel = &table.kernels[recipe.method]
     recipe.direct = &table.kernels[FILTERS]
     recipe.cycles = recipe.kernel.cost(shape)
-    if small != NULL and recipe.kernel.packs_late != NULL and recipe.kernel.packs_late(shape):
-        recipe.problem.shape.unpacked = True
-        recipe.packed = <char*> weights
-        return map_padding(recipe)
+    recipe.problem.shape.unpacked = (
+        small != NULL and recipe.kernel.packs_late != NULL and recipe.kernel.packs_late(shape))
     size = recipe.kernel.packed_bytes(shape)
     recipe.packed = small_memory(small, size)
     if recipe.packed == NULL:
@@ -663,7 +661,8 @@ cdef int execute_all(const Recipe* recipe, const Image* x, char* y, object worke
         call.workspace_bytes = (<Spectra> recipe.spectra).own_bytes(shape)
         function = run_transforms
     else:
-        if is_sequence(shape) and x.h == shape.W * x.w:
+        # Of one column it doesn't matter where the next would be, of a row it does.
+        if is_sequence(shape) and x.h == shape.W * x.w and (shape.gathered or x.w == shape.item):
             row = one_row(shape)
             shape = &row
         tasks = recipe.kernel.tasks(shape, threads)

@@ -559,7 +559,7 @@ cdef inline dim group_bytes(const Shape* shape) noexcept nogil:
 
 
 cdef dim filter_packed_bytes(const Shape* shape) noexcept nogil:
-    return shape.G * group_bytes(shape)
+    return sizeof(Weights) if shape.unpacked else shape.G * group_bytes(shape)
 
 
 cdef inline void pack_vector(const Shape* shape, const Weights* w, const char* data, dim pitch, dim filters, dim first,
@@ -615,6 +615,9 @@ cdef inline void pack_panel(const Shape* shape, const Weights* w, dim group, dim
 cdef void filter_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
     cdef dim terms = shape.C * shape.R * shape.S
     cdef dim group, panel
+    if shape.unpacked:
+        memcpy(packed, w, sizeof(Weights))
+        return
     for group in range(shape.G):
         for panel in range(filter_panels(shape) if shape.K > 0 else 0):
             pack_panel(shape, w, group, panel, 0, terms, packed)
@@ -623,7 +626,7 @@ cdef void filter_pack(const Shape* shape, const Weights* w, char* packed) noexce
 
 cdef inline bint one_block(const Shape* shape) noexcept nogil:
     """Whether a block is all of an image, so that each weight would be packed once in any case, and there are many."""
-    return shape.P * shape.Q <= BLOCK_PIXELS and filter_packed_bytes(shape) > LATE_BYTES
+    return shape.P * shape.Q <= BLOCK_PIXELS and shape.G * group_bytes(shape) > LATE_BYTES
 
 
 cdef bint filter_packs_late(const Shape* shape) noexcept nogil:

@@ -38,7 +38,7 @@ cdef struct Shape:
     dim p_step, q_step      # rows and columns of x from one of y to the next (stride)
     dim r_step, s_step      # rows and columns of x from one of a filter to the next (dilation)
     bint gathered           # rows of x can't be read where they stand: they are padded, or their columns lie apart
-    bint unpacked           # instead of packed weights the kernel gets Weights, and packs them as it goes
+    bint unpacked           # packed weights begin with Weights: the kernel packs them as it goes
     bint separable          # every channel of every filter is a column times a row, as far as the error bound goes
     bint channels_last      # y is N x P x Q x K, and not N x K x P x Q; C-contiguous either way
 

@@ -16,7 +16,8 @@ table.kernels[MATRIX] = Kernel(matrix_cost, matrix_pack_cost, matrix_packed_byte
 table.kernels[GROUPS] = Kernel(group_cost, direct_pack_cost, group_packed_bytes, group_pack, NULL, NULL,
                                group_workspace_bytes, group_tasks, group_run)
 table.kernels[WINOGRAD] = Kernel(winograd_cost, winograd_pack_cost, winograd_packed_bytes, winograd_pack,
-                                 NULL, winograd_trusted, winograd_workspace_bytes, winograd_tasks, winograd_run)
+                                 winograd_packs_late, winograd_trusted, winograd_workspace_bytes, winograd_tasks,
+                                 winograd_run)
 table.kernels[SEPARABLE] = Kernel(separable_cost, separable_pack_cost, separable_packed_bytes, separable_pack,
                                   NULL, NULL, separable_workspace_bytes, separable_tasks, separable_run)
 table.is_separable = is_separable

@@ -23,7 +23,9 @@
 # computed again as a direct sum, a problem of its own.
 #
 # Packed weights: what filter_lanes.pxi packs; what is known of whom to trust, see there; then for each group, for each
-# panel of filters, [xi][term][nv vectors].
+# panel of filters, [xi][term][nv vectors]. For a single call a block is all of the image, if it isn't large, and
+# weights are packed and transformed a panel at a time where they are needed: fresh memory for all of them takes longer
+# to come by than to fill.
 
 cdef extern from *:
     """
@@ -42,10 +44,13 @@ cdef enum:
     LEAST_TERMS = 144               # of the direct sum; with fewer, the transforms' rounding could pass the error bound
     ROUNDED = 32                    # as many terms of a direct sum, about, as the transforms round like
     UNSEEN = 4                      # times that the largest weight may be larger than those that a corner meets
+    MEASURED = 1024                 # values of a filter that are measured at a time
     DISTURBANCE = 5                 # mean sums of magnitudes that a large edge may weigh
     BLOCK_TILES = 28                # most and fewest tiles of a block, if there are as many
     LEAST_TILES = 2 * MR
     WINOGRAD_BYTES = 384 * 1024     # of a block's V, about
+    LATE_V_BYTES = 4 << 20          # most that an image's V has for weights to be packed late,
+    LATE_PANEL_BYTES = 5 << 19      # and a panel's transformed weights
 
 
 # The transforms, of six vectors along one axis. Constants are of the vector's own dtype, or the product wouldn't be.
@@ -159,6 +164,11 @@ cdef inline WinogradGrid winograd_grid(const Shape* shape, int workers) noexcept
     most = max(LEAST_TILES, min(BLOCK_TILES, WINOGRAD_BYTES // (POINTS * POINTS * g.terms * shape.item)))
     g.down = ceil_div(shape.P, TILE)
     g.across = ceil_div(shape.Q, TILE)
+    if shape.unpacked:
+        g.pieces = g.bands = 1
+        g.rows, g.columns = g.down, g.across
+        g.sets = min(filter_panels(shape), <dim> workers)
+        return g
     g.pieces = ceil_div(g.across, most)
     g.bands = ceil_div(g.down, max(1, most // g.across))
     if workers > 1 and images * g.bands * g.pieces < 4 * workers:
@@ -209,6 +219,7 @@ cdef inline Shape tile_shape(const Shape* shape) noexcept nogil:
     one.K = min(shape.K, filter_width(shape))
     one.P = one.Q = TILE
     one.channels_last = True
+    one.unpacked = False
     return one
 
 
@@ -220,12 +231,21 @@ cdef enum:
     RESULT_BYTES = TILE * TILE * NV * VECTOR_BYTES                  # of a tile that is computed again
 
 
+cdef inline dim direct_panel_bytes(const Shape* shape) noexcept nogil:
+    return (1 + shape.C * shape.R * shape.S) * NV * VECTOR_BYTES
+
+
+cdef inline dim transformed_panel_bytes(const Shape* shape) noexcept nogil:
+    return POINTS * POINTS * xi_vectors(count_terms(shape), NV) * VECTOR_BYTES
+
+
 cdef dim winograd_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
     cdef WinogradGrid g = winograd_grid(shape, workers)
     cdef Shape one = tile_shape(shape)
     return (POINTS * POINTS * (slab_bytes(shape, &g) + plane_bytes(&g)) + result_bytes(shape, &g)
             + 2 * row_bytes(shape, &g) + whole_lines(LINES_BYTES) + whole_lines(PART_BYTES) + whole_lines(TURNED_BYTES)
-            + whole_lines(g.terms * sizeof(dim)) + whole_lines(RESULT_BYTES) + filter_workspace_bytes(&one, 1))
+            + whole_lines(g.terms * sizeof(dim)) + whole_lines(RESULT_BYTES) + filter_workspace_bytes(&one, 1)
+            + (direct_panel_bytes(shape) + transformed_panel_bytes(shape) if shape.unpacked else 0))
 
 
 cdef struct WinogradBlock:
@@ -247,6 +267,7 @@ cdef struct WinogradBlock:
     char* part
     char* turned
     dim* off
+    char* late                  # a panel's weights, direct and transformed, where they are packed late
     char* one                   # the result of a tile that is computed again, then what that takes
     dim slab
 
@@ -592,7 +613,6 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     cdef dim band = place.block // g.pieces
     cdef dim piece = place.block - band * g.pieces
     cdef dim i, row, panel, filters
-    cdef const char* w_group
     cdef const char* direct
     cdef const lane* w
     cdef int nv
@@ -621,7 +641,8 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     b.part = b.lines + whole_lines(LINES_BYTES)
     b.turned = b.part + whole_lines(PART_BYTES)
     b.off = <dim*> (b.turned + whole_lines(TURNED_BYTES))
-    b.one = <char*> b.off + whole_lines(g.terms * sizeof(dim))
+    b.late = <char*> b.off + whole_lines(g.terms * sizeof(dim))
+    b.one = b.late + (direct_panel_bytes(shape) + transformed_panel_bytes(shape) if shape.unpacked else 0)
     memset(b.zeros, 0, row_bytes(shape, g))
     memset(b.part, 0, PART_BYTES)       # lanes past the last term
     if x.rows != NULL:
@@ -633,15 +654,20 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
         while i < g.terms:
             transform_image(shape, g, &b, row, i, &term, like)
             i += lanes
-    w_group = packed + winograd_start(shape) + place.group * winograd_group_bytes(shape)
-    packed += place.group * group_bytes(shape)
     y += place.n * all_filters * shape.P * shape.Q * item
     y += (b.row * shape.Q + b.column) * TILE * y_pixel + (place.group * shape.K + place.first * width) * y_k
     for panel in range(place.first, place.last):
         nv = <int> panel_vectors(shape, panel)
         filters = min(width, shape.K - panel * width)
-        direct = packed + panel * NV * VECTOR_BYTES * (1 + terms)
-        w = <const lane*> w_group + panel * POINTS * POINTS * xi_vectors(g.terms, NV)
+        if shape.unpacked:
+            direct = b.late
+            w = <const lane*> (b.late + direct_panel_bytes(shape))
+            pack_panel(shape, <const Weights*> packed, place.group, panel, 0, terms, b.late)
+            pack_transformed(shape, direct + nv * VECTOR_BYTES, nv, <char*> w, <const lane*> b.zeros)
+        else:
+            direct = packed + place.group * group_bytes(shape) + panel * direct_panel_bytes(shape)
+            w = <const lane*> (packed + winograd_start(shape) + place.group * winograd_group_bytes(shape)
+                               + panel * transformed_panel_bytes(shape))
         winograd_panel(shape, g, &b, direct, w, filters, nv, y, y_pixel, y_k, like)
         y += width * y_k
 
@@ -682,6 +708,7 @@ cdef inline dim phases_across(const Shape* shape) noexcept nogil:
 
 
 cdef inline dim trust_start(const Shape* shape) noexcept nogil:
+    """Behind direct weights, or where these are as they came."""
     return whole_lines(filter_packed_bytes(shape))
 
 
@@ -801,7 +828,7 @@ cdef void measure_weights(const Shape* shape, const Weights* w, Trust* trust) no
     cdef double largest[MOST_SIDE * MOST_SIDE]
     cdef double total[MOST_SIDE * MOST_SIDE]
     cdef dim places = shape.R * shape.S
-    cdef dim at_once = MOST_SIDE * MOST_SIDE // places      # channels, so that a filter is read in long pieces
+    cdef dim at_once = max(1, MEASURED // places)       # channels, so that a filter is read in long pieces
     cdef dim group, k, c, i, channels
     trust.sure = True
     for group in range(shape.G):
@@ -865,7 +892,7 @@ cdef inline dim winograd_group_bytes(const Shape* shape) noexcept nogil:
 
 
 cdef dim winograd_packed_bytes(const Shape* shape) noexcept nogil:
-    return winograd_start(shape) + shape.G * winograd_group_bytes(shape)
+    return winograd_start(shape) + (0 if shape.unpacked else shape.G * winograd_group_bytes(shape))
 
 
 cdef enum:
@@ -909,13 +936,18 @@ cdef inline void set_scalar(lane* vectors, dim k, double value) noexcept nogil:
         (<double*> vectors)[k] = value
 
 
-cdef inline void pack_transformed(const Shape* shape, const char* direct, int nv, const double* g, char* packed,
-                                  const lane* zeros) noexcept nogil:
+cdef void pack_transformed(const Shape* shape, const char* direct, int nv, char* packed,
+                           const lane* zeros) noexcept nogil:
     """One panel, from the weights as filter_lanes.pxi has packed them, [c][r][s][nv vectors]."""
     cdef const lane* value[SIDE * SIDE]
+    cdef double g[POINTS * SIDE]
     cdef dim terms = count_terms(shape)
     cdef dim i, r, s, row, column
     cdef Term term
+    cdef int xi
+    for xi in range(POINTS):
+        for r in range(SIDE):
+            g[xi * SIDE + r] = transform_w(xi, <int> r)
     term.c = term.r = term.s = 0
     for i in range(terms):
         for r in range(SIDE):
@@ -933,27 +965,36 @@ cdef inline void pack_transformed(const Shape* shape, const char* direct, int nv
 
 cdef void winograd_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
     cdef char zeros[NV * VECTOR_BYTES]
-    cdef double g[POINTS * SIDE]
     cdef dim group, panel, nv
     cdef const char* direct = packed
-    cdef int i, j
     memset(zeros, 0, sizeof(zeros))
-    for i in range(POINTS):
-        for j in range(SIDE):
-            g[i * SIDE + j] = transform_w(i, j)
     filter_pack(shape, w, packed)
     measure_weights(shape, w, <Trust*> (packed + trust_start(shape)))
+    if shape.unpacked:
+        return
     packed += winograd_start(shape)
     for group in range(shape.G):
         for panel in range(filter_panels(shape) if shape.K > 0 else 0):
             nv = panel_vectors(shape, panel)
             direct += nv * VECTOR_BYTES         # biases
             if shape.item == 4:
-                pack_transformed(shape, direct, <int> nv, g, packed, <const f32v*> zeros)
+                pack_transformed(shape, direct, <int> nv, packed, <const f32v*> zeros)
             else:
-                pack_transformed(shape, direct, <int> nv, g, packed, <const f64v*> zeros)
+                pack_transformed(shape, direct, <int> nv, packed, <const f64v*> zeros)
             direct += shape.C * shape.R * shape.S * nv * VECTOR_BYTES
             packed += POINTS * POINTS * xi_vectors(count_terms(shape), nv) * VECTOR_BYTES
+
+
+cdef inline bint packs_panels(const Shape* shape) noexcept nogil:
+    """Whether an image's V and a panel's weights are small, and all weights together aren't."""
+    cdef double tiles = <double> ceil_div(shape.P, TILE) * ceil_div(shape.Q, TILE)
+    return (POINTS * POINTS * tiles * count_terms(shape) * shape.item <= LATE_V_BYTES
+            and transformed_panel_bytes(shape) <= LATE_PANEL_BYTES
+            and shape.G * winograd_group_bytes(shape) > CACHED_BYTES)
+
+
+cdef bint winograd_packs_late(const Shape* shape) noexcept nogil:
+    return shape.N == 1 and packs_panels(shape)
 
 
 cdef double winograd_cost(const Shape* shape) noexcept nogil:
@@ -986,5 +1027,6 @@ cdef double winograd_cost(const Shape* shape) noexcept nogil:
 
 
 cdef double winograd_pack_cost(const Shape* shape) noexcept nogil:
-    """A 6 x 6 transform of each filter's term, and a direct sum's weights too."""
-    return 150.0 * shape.G * shape.K * count_terms(shape) + direct_pack_cost(shape)
+    """A 6 x 6 transform of each filter's term, and a direct sum's weights too. The same for any number of images."""
+    cdef bint cached = packs_panels(shape) or shape.G * winograd_group_bytes(shape) <= CACHED_BYTES
+    return (40.0 if cached else 150.0) * shape.G * shape.K * count_terms(shape) + direct_pack_cost(shape)
