@@ -487,7 +487,9 @@ class Input:
         """Multiply-adds of mode "full", about, where the result isn't too large for memory anyway."""
         if not (is_array(self.x) and is_array(self.w)) or min(self.x.ndim, self.w.ndim) < 2:
             return 0
-        height, width = self.x.shape[-3:-1] if self.options.get("layout") == "NHWC" else self.x.shape[-2:]
+        layout = self.options.get("layout")
+        last = type(layout) is str and layout == "NHWC" and self.x.ndim > 2
+        height, width = self.x.shape[-3:-1] if last else self.x.shape[-2:]
         outputs = (height + self.w.shape[-2]) * (width + self.w.shape[-1])
         return outputs * self.w.size if outputs < ROOM else 0
 
@@ -503,8 +505,6 @@ class Input:
 
     def faults(self):
         """What is wrong with how the library takes it."""
-        if self.work() > MOST_WORK:
-            return [], False
         arrays = {
             name: value
             for name, value in {"x": self.x, "w": self.w, "bias": self.options.get("bias")}.items()
@@ -544,6 +544,11 @@ class Input:
         return faults, raised
 
 
+def tried(one):
+    """An input's faults, and whether it was refused."""
+    return ([], False) if one.work() > MOST_WORK else one.faults()
+
+
 def limit_address_space():
     """So that what asks for too much gets a MemoryError, here and not from the machine."""
     if resource is None or not os.path.exists("/proc/self/statm") or "libasan" in os.environ.get("LD_PRELOAD", ""):
@@ -561,7 +566,7 @@ def child(seed, first, seconds, progress, only):
     limit_address_space()
     if only is not None:
         one = Input(seed, only)
-        print(one, *one.faults()[0], sep="\n", flush=True)
+        print(one, *tried(one)[0], sep="\n", flush=True)
         return 0
     start = time.monotonic()
     bad = raised = base = 0
@@ -572,7 +577,7 @@ def child(seed, first, seconds, progress, only):
                 base = resident_bytes()
             shared[:16] = number.to_bytes(8, "little") + raised.to_bytes(8, "little")
             one = Input(seed, number)
-            faults, error = one.faults()
+            faults, error = tried(one)
             raised += error
             for fault in faults:
                 print(f"FAILURE {fault}\n  {one}\n  repeat with --seed {seed} --only {number}", flush=True)
