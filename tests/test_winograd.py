@@ -249,6 +249,47 @@ def test_same_bits(C, R, S, stride, dtype):
     assert same_bits(winograd(np.asfortranarray(x), np.asfortranarray(w), bias, stride=stride), y)
 
 
+# Filters so many that a single call packs them where it needs them, which a plan never does.
+MANY = ((80, 110, 3, 3, 1), (24, 100, 5, 5, 1), (40, 33, 7, 7, 2))
+
+
+@pytest.mark.parametrize("many", MANY)
+def test_weights_packed_late(many, dtype):
+    """The same bits, by any number of workers, of any strides of the weights, and of what isn't finite."""
+    C, K, R, S, stride = many
+    x, w, bias = reals(shape(C=C, K=K, R=R, S=S, P=13, Q=18, stride=stride), dtype)
+    backwards = w[..., ::-1, ::-1].copy()
+    spoiled = x.copy()
+    spoiled[0, 3, 5, 7], spoiled[0, -1, -1, -1] = np.nan, np.inf
+    for options in ({"stride": stride}, {"stride": stride, "padding": (1, 2), "pad_value": 3}):
+        plan = fastconv.Plan(w, x.shape, bias=bias, method="winograd", **options)
+        check(plan(x), *oracle.correlate(x, w, bias, **options), options)
+        for image in (x, spoiled):
+            y = plan(image)
+            for workers in (1, 2, 5):
+                assert same_bits(winograd(image, w, bias, workers=workers, **options), y), (workers, options)
+            assert same_bits(winograd(image, backwards[..., ::-1, ::-1], bias, **options), y)
+            assert same_bits(winograd(image, np.asfortranarray(w), bias, **options), y)
+            last = np.ascontiguousarray(np.moveaxis(image, 1, -1))
+            assert same_bits(np.moveaxis(winograd(last, w, bias, layout="NHWC", **options), -1, 1).copy(), y)
+            assert same_bits(winograd(np.concatenate([x, image]), w, bias, **options)[1:], y)  # packed before
+    small = w * np.finfo(dtype).smallest_normal / 100
+    assert same_bits(winograd(x, small, bias, stride=stride),
+                     fastconv.Plan(small, x.shape, bias=bias, stride=stride, method="winograd")(x))  # fmt: skip
+
+
+@pytest.mark.parametrize("many", MANY)
+def test_weights_packed_late_of_images_that_are_not_trusted(many, dtype):
+    C, K, R, S, stride = many
+    x, w, _ = reals(shape(C=C, K=K, R=R, S=S, P=13, Q=18, stride=stride), dtype)
+    w[:, :, 0, 0] = 0
+    x[..., 0, 0] = 1e9
+    y = winograd(x, w, stride=stride)
+    check(y, *oracle.correlate(x, w, stride=stride))
+    assert same_bits(y, fastconv.Plan(w, x.shape, stride=stride, method="winograd")(x))
+    assert same_bits(y, fastconv.correlate(x, w, stride=stride, method="direct-filters"))
+
+
 @pytest.mark.parametrize("name", ["float16", "complex64", "complex128"])
 def test_dtypes_computed_in_others(name):
     rng = RNG(0)
