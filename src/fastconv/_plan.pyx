@@ -243,8 +243,7 @@ cdef void look_at_weights(Recipe* recipe, object method, bint once, const Weight
 cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* small) except -1:
     """Choose the kernel, pack the weights, map the padding. The recipe's problem is set; release() frees all of it.
 
-    With `small`, weights may be packed there, for a single call, or as they are needed: they, and the recipe where it
-    is, have to stay until then.
+    With `small`, weights may be packed there, for a single call, or as they are needed: they have to stay until then.
     """
     cdef Shape* shape = &recipe.problem.shape
     cdef double work = <double> shape.G * shape.K * shape.C * shape.R * shape.S * shape.P * shape.Q
