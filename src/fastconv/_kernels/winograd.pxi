@@ -51,6 +51,7 @@ cdef enum:
     WINOGRAD_BYTES = 384 * 1024     # of a block's V, about
     LATE_V_BYTES = 4 << 20          # most that an image's V has for weights to be packed late,
     LATE_PANEL_BYTES = 5 << 19      # and a panel's transformed weights
+    LATE_WORK = 10 * TASK_WORK      # multiply-adds in a task then, about, so that Ctrl-C is heard in time
 
 
 # The transforms, of six vectors along one axis. Constants are of the vector's own dtype, or the product wouldn't be.
@@ -160,6 +161,7 @@ cdef inline WinogradGrid winograd_grid(const Shape* shape, int workers) noexcept
     cdef WinogradGrid g
     cdef dim images = max(1, shape.N * shape.G)
     cdef dim most
+    cdef double work
     g.terms = count_terms(shape)
     most = max(LEAST_TILES, min(BLOCK_TILES, WINOGRAD_BYTES // (POINTS * POINTS * g.terms * shape.item)))
     g.down = ceil_div(shape.P, TILE)
@@ -167,7 +169,8 @@ cdef inline WinogradGrid winograd_grid(const Shape* shape, int workers) noexcept
     if shape.unpacked:
         g.pieces = g.bands = 1
         g.rows, g.columns = g.down, g.across
-        g.sets = min(filter_panels(shape), <dim> workers)
+        work = <double> POINTS * POINTS * g.terms * g.down * g.across * shape.K
+        g.sets = min(filter_panels(shape), max(<dim> workers, <dim> (work / LATE_WORK)))
         return g
     g.pieces = ceil_div(g.across, most)
     g.bands = ceil_div(g.down, max(1, most // g.across))
