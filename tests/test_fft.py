@@ -1,4 +1,4 @@
-"""Method "fft": the contract of accuracy whatever the data, NaN and Inf, bits, geometry, memory, and without SciPy."""
+"""Method "fft": the contract of accuracy whatever the data, NaN and Inf, bits, geometry, memory, and its libraries."""
 
 import itertools
 import os
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from memory import LAYOUTS
 
 import fastconv
-from fastconv import _problem
+from fastconv import _problem, _spectral, _transforms
 
 H, W, R, S = 45, 70, 9, 11
 
@@ -278,11 +278,34 @@ def test_integers_are_refused(dtype):
     assert (fastconv.correlate(x, w, method="fft", dtype="float64") == 9).all()
 
 
-def test_without_scipy(run_python):
+@pytest.mark.parametrize("library", [_transforms.Ducc, _transforms.SciPy])
+def test_each_library_of_transforms(monkeypatch, library, dtype):
+    """Lengths of several prime factors, one and two filters at a time, short last bands."""
+    monkeypatch.setattr(_spectral, "_transforms", library())
+    monkeypatch.setattr(_spectral, "_asked", True)
+    for W, K in ((70, 3), (97, 2), (300, 1)):
+        x, w, bias = reals(W=W, K=K, dtype=dtype)
+        assert unlike_direct(x, w, check(x, w, bias=bias), bias=bias)
+        check(x, w, bias=bias, stride=2)
+
+
+def test_the_fastest_library_is_taken(run_python):
+    """ducc0, or SciPy where it is missing."""
+    script = """
+import sys
+from fastconv import _transforms
+print(type(_transforms.installed()).__name__)
+sys.modules["ducc0"] = None
+print(type(_transforms.installed()).__name__)
+"""
+    assert run_python(script).stdout.split() == ["Ducc", "SciPy"]
+
+
+def test_without_transforms(run_python):
     """Which is asked for by name, and never chosen."""
     script = """
 import sys
-sys.modules["scipy"] = sys.modules["scipy.fft"] = None
+sys.modules["ducc0"] = sys.modules["scipy"] = None
 import numpy as np, fastconv
 w = np.random.default_rng(0).standard_normal((63, 63), np.float32)
 print(fastconv.Plan(w, (512, 512)).method)
@@ -293,7 +316,7 @@ except ImportError as error:
 """
     done = run_python(script)
     assert done.stdout.startswith("direct"), done.stderr
-    assert "SciPy" in done.stdout
+    assert "ducc0 or SciPy" in done.stdout
     assert "pip install" in done.stdout
 
 
@@ -304,7 +327,9 @@ except ImportError as error:
 def test_an_allocation_that_fails(run_python):
     """Of the weights' spectra, and of a call's workspace: a MemoryError with a size."""
     script = """
-import resource, numpy as np, fastconv, scipy.fft
+import resource, numpy as np, fastconv
+from fastconv import _transforms
+_transforms.installed()
 def used():
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[0]) << 12

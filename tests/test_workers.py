@@ -292,7 +292,9 @@ def test_children_compute_after_threads_have(isa, start, tmp_path):
 def test_an_allocation_that_fails(run_python):
     """Of the result, packed weights, workspace, a converted image: a MemoryError with its size, and all is released."""
     script = """
-        import resource, numpy as np, scipy.fft, fastconv       # SciPy, as a plan may import it, and that is kept
+        import resource, numpy as np, fastconv
+        from fastconv import _transforms
+        _transforms.installed()     # a plan may import it, and that is kept
         def used():
             with open("/proc/self/statm") as statm:
                 return int(statm.read().split()[0]) << 12

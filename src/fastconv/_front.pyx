@@ -187,7 +187,7 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
         matrices; it takes the fastest of these. "winograd" saves three quarters of the multiplications of patches of
         3 x 3 [2]_ that it cuts filters into, with strides of 1 and 2, from 144 terms on. "separable" sums along
         columns and then along rows, where each filter is the product of a column and a row, as Gaussians and boxes
-        are. "fft" multiplies Fourier transforms of rows, for large filters; it needs SciPy
+        are. "fft" multiplies Fourier transforms of rows, for large filters; it needs ducc0 or SciPy
         (``pip install fastconv[fft]``). None of the three is for integers. What they can't be sure to compute within
         the error bound, they sum directly.
     workers : int, optional
@@ -205,7 +205,7 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
     ValueError, TypeError
         For shapes that don't fit, and arguments that aren't among those above. Nothing has been written then.
     ImportError
-        For ``method="fft"`` without SciPy. "auto" does without, then.
+        For ``method="fft"`` without ducc0 and SciPy. "auto" does without, then.
     MemoryError
         For a result or a workspace that can't be allocated.
 

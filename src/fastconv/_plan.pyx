@@ -86,7 +86,7 @@ use_isa(_kernels.isa)
 cdef double cost(int method, const Shape* shape, bint once):
     """Predicted cycles for an image, and for packing the weights where they serve once.
 
-    Infinite where a method can't compute the shape, or "auto" wouldn't let it. Doesn't ask whether there is SciPy.
+    Infinite where a method can't compute the shape, or "auto" wouldn't let it. Doesn't ask for transforms.
     """
     cdef Cut cut
     if method != FFT:
@@ -104,7 +104,7 @@ cdef str limit(int method, const Shape* shape):
     if not is_float(shape):
         return "it rounds, and integers are exact"
     if not available():
-        return "it needs SciPy: pip install 'fastconv[fft]'"
+        return "it needs ducc0 or SciPy: pip install 'fastconv[fft]'"
     return "its rounding might not keep the error bound"
 
 

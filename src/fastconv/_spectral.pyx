@@ -1,6 +1,7 @@
 """Method "fft": rows of blocks and of filters are transformed, multiplied, summed along columns, and transformed back.
 
-The transforms are scipy.fft's, which is imported when a plan first asks for them: fastconv itself needs NumPy alone.
+The transforms are a library's (_transforms.py), which is imported when a plan first asks for them: fastconv itself
+needs NumPy alone.
 Only rows are transformed. Along columns the sum stays a sum, of as many products as a filter has rows, which vectors
 of frequencies compute faster than a second transform would; and so strides and dilation of rows cost nothing, and the
 weights' spectra are small.
@@ -24,25 +25,24 @@ cnp.import_array()
 cdef enum:
     # Cycles, as measured on 3x512x512 by 16 of 31x31 and on 1x512x512 by 63x63.
     POINT = 9               # of a transform of float32, copies to it and from it included; of float64 twice
-    CALL = 30_000           # of scipy.fft
+    CALL = 30_000           # of the library
     ROWS = 12               # of y in a tile of products, at most; of which bands are made
     # Bytes.
     MOST_WORKSPACE = 12 << 20   # of a worker, where a cut can do with it
     MOST_SUMS = 1 << 18     # spectra of sums, transformed back while they are in a cache
 
-_scipy_fft = None           # the module; False where there is none
+_transforms = None          # of rows, as _transforms.py has them
+_asked = False              # for them
 
 
 cdef bint available():
-    """Whether there is SciPy to transform with. Imports it."""
-    global _scipy_fft
-    if _scipy_fft is None:
-        try:
-            from scipy import fft
-            _scipy_fft = fft
-        except ImportError:
-            _scipy_fft = False
-    return _scipy_fft is not False
+    """Whether there is a library to transform with. Imports it."""
+    global _transforms, _asked
+    if not _asked:
+        from fastconv._transforms import installed
+        _transforms = installed()
+        _asked = True
+    return _transforms is not None
 
 
 cdef inline dim band_rows(const Shape* shape, const Cut* cut) noexcept nogil:
@@ -214,7 +214,7 @@ cdef Spectra transformed(const KernelTable* table, const Shape* shape, const Wei
             values[:, : (shape.S - 1) * shape.s_step + 1 : shape.s_step] = self.w[
                 group * shape.K + first : group * shape.K + first + width
             ].reshape(width * rows, shape.S)
-            spectra = _scipy_fft.rfft(values, axis=1, workers=1)
+            spectra = _transforms.spectra(values)
             to = aligned(self.planes) + group * 3 * cut.vectors * plane + first * rows * vector
             for k in range(width):
                 for i in range(rows):
@@ -245,7 +245,7 @@ cdef void gather(const KernelTable* table, const Shape* shape, const Cut* cut, c
 
 cdef void split_rows(const KernelTable* table, const Shape* shape, const Cut* cut, const Block* b,
                      const char* spectra) noexcept nogil:
-    """Spectra of x, as scipy.fft has left them, into planes."""
+    """Spectra of x, as the library has left them, into planes."""
     cdef dim line
     for line in range(shape.C * b.x_rows):
         table.products.split_spectrum(
@@ -316,7 +316,7 @@ cdef class Spectra:
         return own_bytes(self.table, shape, &self.cut)
 
     cdef dim workspace_bytes(self, const Shape* shape) noexcept:
-        """The same, with what scipy.fft allocates: spectra of x, or sums of a batch of filters."""
+        """The same, with what the library allocates: spectra of x, or sums of a batch of filters."""
         cdef const Cut* cut = &self.cut
         return own_bytes(self.table, shape, cut) + shape.item * max(
             shape.C * x_rows(shape, cut) * 2 * cut.frequencies, cut.filters * band_rows(shape, cut) * cut.length
@@ -361,7 +361,7 @@ cdef class Spectra:
         cdef dim first, count
         with nogil:
             gather(self.table, shape, cut, b, x)
-        spectra = np.ascontiguousarray(_scipy_fft.rfft(lines(shape, b, cut.length), axis=1, workers=1))
+        spectra = _transforms.spectra(lines(shape, b, cut.length))
         with nogil:
             split_rows(self.table, shape, cut, b, cnp.PyArray_BYTES(<ndarray> spectra))
         del spectra
@@ -370,7 +370,7 @@ cdef class Spectra:
             with nogil:
                 multiply(self.table, shape, cut, b, first, count)
             sums = sum_spectra(self.table, shape, cut, b, count)
-            sums = np.ascontiguousarray(_scipy_fft.irfft(sums, cut.length, axis=1, workers=1))
+            sums = _transforms.rows(sums, cut.length)
             with nogil:
                 largest = max(largest, store(self.table, shape, b, first, count, cnp.PyArray_BYTES(<ndarray> sums),
                                              cut.length, y))

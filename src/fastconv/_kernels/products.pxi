@@ -51,19 +51,21 @@ cdef inline void store_tile(const Product* g, const lane* sums, char* y, dim lan
     cdef lane re, im
     cdef char* to
     cdef const lane* both = sums + 2 * PLANE_SUMS
+    cdef bint whole = lanes == VECTOR_BYTES // itemsize(sums)
     cdef int i, k
-    for i in range(mp):
-        for k in range(mk):
+    for k in range(mk):
+        to = y + k * g.y_k
+        for i in range(mp):
             re = sums[i * mk + k] - sums[PLANE_SUMS + i * mk + k]
             im = both[i * mk + k] - sums[i * mk + k] - sums[PLANE_SUMS + i * mk + k]
-            pair[0] = interleave_low(re, im)
-            pair[1] = interleave_high(re, im)
-            to = y + k * g.y_k + i * g.y_p
-            if lanes == VECTOR_BYTES // itemsize(sums):
-                (<lane*> to)[0] = pair[0]
-                (<lane*> to)[1] = pair[1]
+            if whole:
+                (<lane*> to)[0] = interleave_low(re, im)
+                (<lane*> to)[1] = interleave_high(re, im)
             else:
+                pair[0] = interleave_low(re, im)
+                pair[1] = interleave_high(re, im)
                 memcpy(to, pair, 2 * lanes * itemsize(sums))
+            to += g.y_p
 
 
 cdef inline void product_rows(const Product* g, const char* x, const char* w, char* y, dim lanes, lane* like, int mk,

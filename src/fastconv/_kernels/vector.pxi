@@ -38,6 +38,17 @@ cdef extern from *:
     """
     const char* in_register(const char* address) noexcept nogil
 
+# A vector as one value, that was loaded. One that several instructions use the compiler may read again for each.
+cdef extern from *:
+    """
+    #if defined(__x86_64__) || defined(__i386__)
+    #define read_once(value) __asm__("" : "+" "v"(value))
+    #else
+    #define read_once(value) ((void) 0)
+    #endif
+    """
+    void read_once(...) noexcept nogil
+
 # In each lane the sum of the products of two pairs. Of a compiler's vectors alone it takes six instructions.
 cdef extern from *:
     """
@@ -69,13 +80,16 @@ cdef extern from *:
     i32v i32_lanes(unsigned int value) noexcept nogil
     i64v i64_lanes(unsigned long long value) noexcept nogil
 
-# Some lanes of a vector in memory; the others are zeros, and aren't read, so that they may lie outside of an array.
+# Some lanes of a vector in memory; the others are zeros, and aren't read, so that they may lie outside of an array; nor
+# are they written.
 cdef extern from *:
     """
     #if VECTOR_BYTES == 64
     #define MASK(first, last) ((1u << (last)) - (1u << (first)))
     #define load_lanes32(a, first, last) ((f32v) _mm512_maskz_loadu_ps(MASK(first, last), a))
     #define load_lanes64(a, first, last) ((f64v) _mm512_maskz_loadu_pd(MASK(first, last), a))
+    #define store_lanes32(a, last, value) _mm512_mask_storeu_ps(a, MASK(0, last), (__m512) (value))
+    #define store_lanes64(a, last, value) _mm512_mask_storeu_pd(a, MASK(0, last), (__m512d) (value))
     #elif VECTOR_BYTES == 32
     #define MASK32(first, last) _mm256_and_si256( \
         _mm256_cmpgt_epi32(_mm256_set1_epi32(last), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)), \
@@ -85,6 +99,8 @@ cdef extern from *:
         _mm256_cmpgt_epi64(_mm256_setr_epi64x(1, 2, 3, 4), _mm256_set1_epi64x(first)))
     #define load_lanes32(a, first, last) ((f32v) _mm256_maskload_ps((const float *) (a), MASK32(first, last)))
     #define load_lanes64(a, first, last) ((f64v) _mm256_maskload_pd((const double *) (a), MASK64(first, last)))
+    #define store_lanes32(a, last, value) _mm256_maskstore_ps((float *) (a), MASK32(0, last), (__m256) (value))
+    #define store_lanes64(a, last, value) _mm256_maskstore_pd((double *) (a), MASK64(0, last), (__m256d) (value))
     #else
     #define SOME_LANES(type, a, first, last) ({ \
         type some = {0}; \
@@ -93,10 +109,14 @@ cdef extern from *:
         some; })
     #define load_lanes32(a, first, last) SOME_LANES(f32v, a, first, last)
     #define load_lanes64(a, first, last) SOME_LANES(f64v, a, first, last)
+    #define store_lanes32(a, last, value) memcpy(a, &(value), (last) * sizeof(float))
+    #define store_lanes64(a, last, value) memcpy(a, &(value), (last) * sizeof(double))
     #endif
     """
     f32v load_lanes32(const char* address, int first, int last) noexcept nogil
     f64v load_lanes64(const char* address, int first, int last) noexcept nogil
+    void store_lanes32(char* address, int last, f32v value) noexcept nogil
+    void store_lanes64(char* address, int last, f64v value) noexcept nogil
 
 # Lanes of two vectors, named by the order that each number of lanes has them in.
 cdef extern from *:
@@ -210,6 +230,15 @@ cdef inline lane load_lanes(const char* address, dim first, dim last, const lane
         return load_lanes32(address, low, high)
     else:
         return load_lanes64(address, low, high)
+
+
+cdef inline void store_lanes(char* address, dim last, lane value) noexcept nogil:
+    """Lanes 0 .. last-1, of those that there are."""
+    cdef int high = <int> min(last, <dim> (sizeof(lane) // itemsize(&value)))
+    if lane is f32v:
+        store_lanes32(address, high, value)
+    else:
+        store_lanes64(address, high, value)
 
 
 cdef inline void perfect_shuffle(lane* a, int lanes) noexcept nogil:
