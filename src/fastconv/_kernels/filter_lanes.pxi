@@ -325,16 +325,23 @@ cdef inline void filter_offsets(const Shape* shape, dim c_step, dim r_step, dim 
     cdef dim s = first - row * shape.S
     cdef dim c = row // shape.R if row > 0 else 0
     cdef dim r = row - c * shape.R
+    cdef dim channel_at = c * c_step
+    cdef dim row_at = channel_at + r * r_step
+    cdef dim at = row_at + s * s_step
     cdef dim i
     for i in range(count):
-        off[i] = c * c_step + r * r_step + s * s_step
+        off[i] = at
         s += 1
+        at += s_step
         if s == shape.S:
             s = 0
             r += 1
+            row_at += r_step
             if r == shape.R:
                 r = 0
-                c += 1
+                channel_at += c_step
+                row_at = channel_at
+            at = row_at
 
 
 cdef struct FilterBlock:
@@ -358,13 +365,20 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
     cdef dim c = first if b.shared else first // shape.R
     cdef dim r = 0 if b.shared else first - c * shape.R
     cdef dim width = seen_columns(shape, b.columns) if b.wide else reach_w(shape, b.columns)
-    cdef dim row = width * item if shape.gathered else x.h      # bytes from one row of the channel to the next
+    # What is gathered goes where it is staged, unless it is cut up for several tiles, rows or terms.
+    cdef bint straight = shape.gathered and b.across == 1 and b.spread == 0 and (b.shared or b.apart)
+    cdef dim row = x.h      # bytes from one row of the channel to the next
+    if shape.gathered:
+        row = b.row_step if straight else width * item
     cdef dim p_pitch = (1 if b.shared or b.apart else shape.p_step) * row
     cdef dim r_pitch = 0 if b.apart else shape.r_step * row
     cdef dim rows = b.rows if b.apart else reach_h(shape, b.rows)       # that are gathered at a time
     cdef dim top
     cdef dim at_once = 1 if b.wide else shape.S                 # of a filter's columns
-    cdef dim i, p, tile, m, s, column
+    # Of b and the shape, what the inner loop needs: the compiler can't know that copies don't change them.
+    cdef dim across = b.across, longer = b.longer, tile_step = b.tile_step
+    cdef dim m_bytes = b.m * item, q_step = shape.q_step, more = (shape.S - 1) * shape.s_step * item
+    cdef dim i, p, tile, bytes, s, column
     cdef const char* value
     cdef const char* channel = b.image + c * x.c + b.p * shape.p_step * x.h + b.q * shape.q_step * item
     cdef char* to
@@ -372,22 +386,22 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
         for column in range(shape.S if b.wide else 1):
             if shape.gathered and (i == 0 or r == 0 or b.apart):
                 top = b.p * shape.p_step + (r * shape.r_step if b.apart else 0)
+                channel = b.stage + i * b.unit_step if straight else b.channel
                 gather_rows(shape, x, b.image, c, top, shape.p_step if b.apart else 1, rows,
-                            b.q * shape.q_step + column * shape.s_step, width, b.channel, row)
-                channel = b.channel
-            for p in range(b.staged_rows):
+                            b.q * shape.q_step + column * shape.s_step, width, <char*> channel, row)
+            for p in range(0 if straight else b.staged_rows):
                 to = b.stage + i * b.unit_step + p * b.row_step + column * b.spread * item
                 value = channel + p * p_pitch + r * r_pitch
-                for tile in range(b.across):
-                    m = b.m + (tile < b.longer)
+                for tile in range(across):
+                    bytes = m_bytes + item if tile < longer else m_bytes
                     if piece == 0:
                         for s in range(at_once):
-                            copy_strided(to + s * b.spread * item, value + s * shape.s_step * item, m, shape.q_step,
-                                         item)
+                            copy_strided(to + s * b.spread * item, value + s * shape.s_step * item,
+                                         values_in(bytes, item), q_step, item)
                     else:
-                        copy_row(to, value, (m + (shape.S - 1) * shape.s_step) * item, piece)
-                    value += m * shape.q_step * item
-                    to += b.tile_step
+                        copy_row(to, value, bytes + more, piece)
+                    value += bytes * q_step
+                    to += tile_step
         r += 1
         if b.shared or r == shape.R:
             r = 0
@@ -655,15 +669,17 @@ cdef double filter_cost(const Shape* whole) noexcept nogil:
     # A term of a tile issues as many multiply-adds as it has sums, but no faster than each follows the one before it.
     cdef double term = max(pixels / tiles * vectors / panels / ISSUE, <double> LATENCY)
     cdef double staging = 0
-    # A tile's row of a unit is copied; by term, value by value. What is gathered before, by row of x.
-    if g.staged:
+    # A tile's row of a unit is copied; by term, value by value. What is gathered before, or to there, by row of x.
+    if g.staged and not (shape.gathered and g.across == 1 and not g.by_term and (g.shared or g.apart)):
         staging = <double> shape.C * g.bands * g.across * g.pieces * (
             reach_h(shape, g.rows) if g.shared else g.rows * shape.R) * (
             1.5 * g.m * shape.S if g.by_term else 8.0 + 3.0 * ceil_div(g.pitch, VECTOR_BYTES))
     elif terms == shape.C:
         staging = tiles * panels * terms        # each reads two lines of x, not one
     if shape.gathered:
-        staging += <double> shape.C * reach_h(shape, shape.P) * (20 + 2.0 * shape.W * shape.item / VECTOR_BYTES)
+        staging += <double> shape.C * reach_h(shape, shape.P) * (
+            10 if reach_w(shape, shape.Q) * shape.item <= MASKED_BYTES
+            else 20 + 2.0 * shape.W * shape.item / VECTOR_BYTES)
     # Storing takes a sum through memory and log2(lanes) shuffles.
     return shape.G * (staging + tiles * panels * (terms * term + 60 * g.parts) + pixels * vectors * 9
                       + terms * panels * 2)

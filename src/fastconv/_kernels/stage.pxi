@@ -3,6 +3,7 @@
 
 cdef enum:
     STAGE_BYTES = 384 * 1024    # most that is staged at a time
+    MASKED_BYTES = 2 * VECTOR_BYTES     # of a row that is gathered with lanes masked: longer ones lose by that
 
 
 cdef inline dim values_in(dim size, dim item) noexcept nogil:
@@ -170,12 +171,72 @@ cdef void gather_row(const Shape* shape, const Image* x, const char* image, dim 
     gather_row_inline(shape, x, image, c, h, first, count, to)
 
 
-cdef void gather_rows(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
+cdef bint only_zeros_around(const Shape* shape, const Image* x) noexcept nogil:
+    """Whether columns beside x are zeros, of any dtype."""
+    cdef dim i
+    if x.columns == NULL:
+        return True
+    for i in range(shape.item):
+        if x.pad[i] != 0:
+            return False
+    for i in range(min(x.left, reach_w(shape, shape.Q))):
+        if x.columns[i] >= 0:
+            return False
+    for i in range(x.left + shape.W, reach_w(shape, shape.Q)):
+        if x.columns[i] >= 0:
+            return False
+    return True
+
+
+cdef inline void gather_lanes(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step,
+                              dim rows, dim first, dim count, char* to, dim pitch, lane* like) noexcept nogil:
+    """As gather_rows, a vector at a time. Assumes only_zeros_around, and that x's columns follow each other."""
+    cdef dim item = itemsize(like)
+    cdef dim lanes = sizeof(lane) // item
+    cdef dim before = (x.left if x.columns != NULL else 0) - first      # columns before x
+    cdef dim i, at, row
+    cdef const char* value
+    cdef lane some
+    for i in range(rows):
+        row = h + i * h_step
+        if x.rows != NULL:
+            row = x.rows[row]
+        value = image + c * x.c + row * x.h - before * item
+        at = 0
+        while at < count:
+            if row < 0:
+                some = broadcast(&x.pad[0], like)
+            else:
+                some = load_lanes(value + at * item, before - at, before + shape.W - at, like)
+            store_lanes(to + at * item, count - at, some)
+            at += lanes
+        to += pitch
+
+
+# Functions of their own: in one, the compiler makes the loops of both slower.
+cdef void gather_narrow(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
+                        dim first, dim count, char* to, dim pitch) noexcept nogil:
+    if shape.item == 4:
+        gather_lanes(shape, x, image, c, h, h_step, rows, first, count, to, pitch, <f32v*> NULL)
+    else:
+        gather_lanes(shape, x, image, c, h, h_step, rows, first, count, to, pitch, <f64v*> NULL)
+
+
+cdef void gather_wide(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
                       dim first, dim count, char* to, dim pitch) noexcept nogil:
-    """The same columns of rows h, h + h_step, ... of a channel, `pitch` bytes apart."""
     cdef dim i
     for i in range(rows):
         gather_row_inline(shape, x, image, c, h + i * h_step, first, count, to + i * pitch)
+
+
+cdef inline void gather_rows(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
+                             dim first, dim count, char* to, dim pitch) noexcept nogil:
+    """The same columns of rows h, h + h_step, ... of a channel, `pitch` bytes apart."""
+    if (x.w == shape.item and shape.dtype != PAIRS and count * shape.item <= MASKED_BYTES
+            and only_zeros_around(shape, x)):
+        gather_narrow(shape, x, image, c, h, h_step, rows, first, count, to, pitch)
+    else:
+        gather_wide(shape, x, image, c, h, h_step, rows, first, count, to, pitch)
 
 
 cdef inline const char* row_in_x(const Image* x, const char* image, dim c, dim h, dim first) noexcept nogil:

@@ -345,21 +345,6 @@ cdef inline void transform_any(const Source* source, dim at, dim first, dim last
     else: transform_columns(source, at, first, last, part, like, 2, whole)
 
 
-cdef bint only_zeros_around(const Shape* shape, const Image* x) noexcept nogil:
-    cdef dim i
-    if x.columns == NULL:
-        return True
-    if value_at(&x.pad[0], shape.item) != 0:
-        return False
-    for i in range(min(x.left, reach_w(shape, shape.Q))):
-        if x.columns[i] >= 0:
-            return False
-    for i in range(x.left + shape.W, reach_w(shape, shape.Q)):
-        if x.columns[i] >= 0:
-            return False
-    return True
-
-
 cdef inline void transform_rows(const WinogradBlock* b, const lane* turned, char* v, lane* like) noexcept nogil:
     """A tile of a vector of terms along rows, into V."""
     cdef lane t[POINTS]
@@ -1026,7 +1011,7 @@ cdef double winograd_cost(const Shape* shape) noexcept nogil:
         sums = max(sums, stream * (blocks if stream > CACHED_BYTES else 1) / STREAM)
     # The transforms of x, of squares of columns by terms, and of y, of each tile and vector of filters.
     squares = <double> grid.down * grid.pieces * ceil_div(grid.columns * TILE, lanes) * ceil_div(grid.terms, lanes)
-    return shape.G * (sums + squares * lanes * (70 if shape.gathered else 55) + tiles * vectors * 240 + blocks * 3000)
+    return shape.G * (sums + squares * lanes * (85 if shape.gathered else 55) + tiles * vectors * 240 + blocks * 3000)
 
 
 cdef double winograd_pack_cost(const Shape* shape) noexcept nogil:
