@@ -92,6 +92,32 @@ def test_groups(groups, C, K, N, dtype):
         check(x, w, bias, groups=groups, stride=2, dilation=(2, 1), mode="full", operation="convolve")
 
 
+@pytest.mark.parametrize(("groups", "C", "K"), [(40, 9, 7), (19, 30, 5), (16, 65, 4), (70, 60, 1)])
+def test_weights_of_groups_packed_late(groups, C, K, dtype):
+    """By the tasks of a single call: the bits of a plan, by any number of workers, of any strides of the weights."""
+    x, w, bias = (values / 7 for values in arrays(C=C, H=9, W=11, K=K, S=3, groups=groups, dtype=dtype))
+    backwards = w[..., ::-1, ::-1].copy()
+    spoiled = w.copy()
+    spoiled[K, 1, 2, 0], spoiled[-1, -1, -1, -1] = np.nan, np.inf
+    for options in ({}, {"bias": bias}, {"stride": 2, "padding": (1, 2), "pad_value": 3, "bias": bias}):
+        options |= {"groups": groups, "method": "direct-groups"}
+        y = fastconv.Plan(w, x.shape, **options)(x)
+        wanted, bound = oracle.correlate(x, w, **{name: options[name] for name in options if name != "method"})
+        assert (abs(y - wanted) <= bound).all()
+        for workers in (1, 2, 5, 16):
+            assert same_bits(fastconv.correlate(x, w, workers=workers, **options), y), (workers, options)
+        assert same_bits(fastconv.correlate(x, backwards[..., ::-1, ::-1], **options), y)
+        assert same_bits(fastconv.correlate(x, np.asfortranarray(w), **options), y)
+        last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+        assert same_bits(np.moveaxis(fastconv.correlate(last, w, layout="NHWC", **options), -1, 1).copy(), y)
+        assert same_bits(fastconv.correlate(x, spoiled, **options), fastconv.Plan(spoiled, x.shape, **options)(x))
+    whole = np.arange(w.size).reshape(w.shape).astype("int32")
+    image = np.round(x * 100).astype("int32")
+    options = {"groups": groups, "method": "direct-groups"}
+    y = fastconv.Plan(whole, x.shape, dtype="int32", **options)(image)
+    assert same_bits(fastconv.correlate(image, whole, **options), y)
+
+
 # Sizes about the tiles: up to 14 pixels or 6 rows, vectors of 2 to 16 lanes, blocks of 400 pixels, strips of 512 staged
 # columns.
 

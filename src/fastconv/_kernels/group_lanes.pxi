@@ -11,7 +11,8 @@
 # [pixel][filter][group], are turned back into y.
 #
 # Packed weights: for each set of `lanes` groups, K vectors of biases, then for each tile's filters [c][r][s][filter].
-# What lanes past the last group hold, and compute, is dropped.
+# What lanes past the last group hold, and compute, is dropped. For a single call with few pixels, a task packs a tile's
+# weights where it needs them.
 
 cdef enum:
     GROUP_M = 8             # most pixels of a tile
@@ -58,6 +59,7 @@ cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, co
                 w += km * VECTOR_BYTES
                 for j in range(m):
                     a = (<const plain*> (row + j * g.x_j))[0]
+                    if km > 1: read_once(a)
                     for k in range(km):
                         acc[j * km + k] = acc[j * km + k] + a * b[k]
                 row += g.x_s
@@ -216,19 +218,45 @@ cdef inline GroupGrid group_grid(const Shape* shape, int workers) noexcept nogil
     cdef GroupGrid g
     cdef dim rows = STAGE_BYTES // group_row_bytes(shape) - reach_h(shape, 1)
     cdef double work = <double> shape.P * shape.Q * shape.K * shape.C * shape.R * shape.S * lanes_of(shape)
-    cdef dim blocks
+    cdef dim blocks = shape.N * ceil_div(shape.G, lanes_of(shape))
+    cdef dim least = workers if shape.unpacked else 4 * workers     # tasks: each packs weights anew
     g.width = reach_w(shape, shape.Q)
     g.sets = ceil_div(shape.G, lanes_of(shape))
     g.bands = ceil_div(shape.P, max(<dim> 0, rows) // shape.p_step + 1)
     g.bands = max(g.bands, <dim> min(1e9, work / TASK_WORK) + 1)
-    blocks = shape.N * g.sets
-    if workers > 1 and blocks * g.bands < 4 * workers:
-        g.bands = max(g.bands, 4 * workers // max(1, blocks))
+    if workers > 1 and blocks * g.bands < least:
+        g.bands = max(g.bands, least // max(1, blocks))
     g.bands = min(g.bands, shape.P)
     g.rows = ceil_div(shape.P, g.bands)
     g.pitch = staged_pitch(shape) * VECTOR_BYTES
     g.c = (reach_h(shape, g.rows) * staged_pitch(shape) | 1) * VECTOR_BYTES
     return g
+
+
+cdef inline dim group_set_bytes(const Shape* shape) noexcept nogil:
+    """Of the packed weights of `lanes` groups."""
+    return shape.K * (1 + shape.C * shape.R * shape.S) * VECTOR_BYTES
+
+
+cdef inline dim late_group_bytes(const Shape* shape) noexcept nogil:
+    """Of a tile's biases and weights, where they are packed when they are needed."""
+    return tile_filters(shape.K) * (1 + shape.C * shape.R * shape.S) * VECTOR_BYTES if shape.unpacked else 0
+
+
+cdef inline void pack_group_tile(const Shape* shape, const Weights* w, dim first, dim groups, dim k, dim km,
+                                 char* biases, char* packed, lane* like) noexcept nogil:
+    """Filters k .. k+km-1 of each of so many groups."""
+    cdef dim item = itemsize(like)
+    cdef const char* data = w.data + (first * shape.K + k) * w.k
+    cdef dim i, group
+    memset(biases, 0, km * VECTOR_BYTES)
+    for i in range(km):
+        if w.bias != NULL:
+            for group in range(groups):
+                copy_scalar(biases + i * VECTOR_BYTES + group * item,
+                            w.bias + ((first + group) * shape.K + k + i) * item, item)
+        pack_vector(shape, w, data + i * w.k, shape.K * w.k, groups, 0, shape.C * shape.R * shape.S,
+                    packed + i * VECTOR_BYTES, km * VECTOR_BYTES, like)
 
 
 cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const char* packed, const Image* x, char* y,
@@ -246,12 +274,13 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
     cdef dim y_k = item if shape.channels_last else shape.P * shape.Q * item
     cdef dim y_pixel = shape.G * shape.K * item if shape.channels_last else item
     cdef const char* channel = x.data + image * x.n + first * shape.C * x.c
-    cdef const plain* init = <const plain*> (packed + first // lanes * group_set_bytes(shape))
-    cdef const char* w = <const char*> (init + shape.K)
+    cdef const char* init = packed + first // lanes * group_set_bytes(shape)
+    cdef const char* w = init + shape.K * VECTOR_BYTES
     cdef char* stage = workspace
     cdef plain* sums = <plain*> (stage + shape.C * grid.c)
     cdef char* nowhere = <char*> (sums + GROUP_KM * grid.rows * shape.Q)
-    cdef dim* places = <dim*> (nowhere + VECTOR_BYTES)
+    cdef char* late = nowhere + VECTOR_BYTES
+    cdef dim* places = <dim*> (late + late_group_bytes(shape))
     cdef GroupTile g
     cdef dim c, k, p, q, km, m
     g.C, g.R, g.S = shape.C, shape.R, shape.S
@@ -273,13 +302,23 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
     while k < shape.K:
         km = tile_filters(shape.K - k)
         m = tile_pixels(shape, km)
+        if shape.unpacked:
+            init = late
+            w = late + km * VECTOR_BYTES
+            if item == 4:
+                pack_group_tile(shape, <const Weights*> packed, first, groups, k, km, late, late + km * VECTOR_BYTES,
+                                <f32v*> NULL)
+            else:
+                pack_group_tile(shape, <const Weights*> packed, first, groups, k, km, late, late + km * VECTOR_BYTES,
+                                <f64v*> NULL)
         for p in range(rows):
             q = 0
             while q < shape.Q:
                 q = min(q, shape.Q - m)
-                group_tile_any(&g, stage + p * shape.p_step * grid.pitch + q * g.x_j, w, init + k,
+                group_tile_any(&g, stage + p * shape.p_step * grid.pitch + q * g.x_j, w, <const plain*> init,
                                sums + (p * shape.Q + q) * km, <int> m, <int> km)
                 q += m
+        init += km * VECTOR_BYTES
         w += km * shape.C * shape.R * shape.S * VECTOR_BYTES
         for c in range(km):
             store_sums(shape, <const char*> (sums + c), km * VECTOR_BYTES, rows * shape.Q, groups, y, y_pixel,
@@ -289,10 +328,10 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
 
 
 cdef dim group_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
-    """The stage; a band's sums of some filters; a vector for what isn't staged, and the table of places."""
+    """The stage; a band's sums of some filters; a vector for what isn't staged, late weights, the table of places."""
     cdef GroupGrid g = group_grid(shape, workers)
     return (shape.C * g.c + (GROUP_KM * g.rows * shape.Q + 1) * VECTOR_BYTES
-            + reach_h(shape, g.rows) * shape.W * sizeof(dim))
+            + late_group_bytes(shape) + reach_h(shape, g.rows) * shape.W * sizeof(dim))
 
 
 cdef dim group_tasks(const Shape* shape, int workers) noexcept nogil:
@@ -313,39 +352,30 @@ cdef void group_run(const Shape* shape, int workers, const char* packed, const I
         group_block(shape, &g, packed, x, y, task, workspace, <i64v*> NULL)
 
 
-cdef inline dim group_set_bytes(const Shape* shape) noexcept nogil:
-    """Of the packed weights of `lanes` groups."""
-    return shape.K * (1 + shape.C * shape.R * shape.S) * VECTOR_BYTES
-
-
 cdef dim group_packed_bytes(const Shape* shape) noexcept nogil:
+    if shape.unpacked:
+        return sizeof(Weights)
     return ceil_div(shape.G, lanes_of(shape)) * group_set_bytes(shape)
 
 
 cdef inline void pack_group_set(const Shape* shape, const Weights* w, dim first, dim groups, char* packed,
                                 lane* like) noexcept nogil:
-    cdef dim item = itemsize(like)
-    cdef dim terms = shape.C * shape.R * shape.S
-    cdef const char* data = w.data + first * shape.K * w.k
-    cdef char* to = packed + shape.K * VECTOR_BYTES
-    cdef dim k, km, i
-    for k in range(shape.K if w.bias != NULL else 0):
-        for i in range(groups):
-            copy_scalar(packed + k * VECTOR_BYTES + i * item, w.bias + ((first + i) * shape.K + k) * item, item)
-    k = 0
+    cdef char* biases = packed
+    cdef dim k = 0, km
+    packed += shape.K * VECTOR_BYTES
     while k < shape.K:
         km = tile_filters(shape.K - k)
-        for i in range(km):
-            pack_vector(shape, w, data + (k + i) * w.k, shape.K * w.k, groups, 0, terms, to + i * VECTOR_BYTES,
-                        km * VECTOR_BYTES, like)
-        to += km * terms * VECTOR_BYTES
+        pack_group_tile(shape, w, first, groups, k, km, biases + k * VECTOR_BYTES, packed, like)
+        packed += km * shape.C * shape.R * shape.S * VECTOR_BYTES
         k += km
 
 
 cdef void group_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
     cdef dim lanes = lanes_of(shape)
     cdef dim first = 0
-    memset(packed, 0, group_packed_bytes(shape))
+    if shape.unpacked:
+        memcpy(packed, w, sizeof(Weights))
+        return
     while first < shape.G:
         if shape.item == 4:
             pack_group_set(shape, w, first, min(lanes, shape.G - first), packed, <f32v*> NULL)
@@ -353,6 +383,21 @@ cdef void group_pack(const Shape* shape, const Weights* w, char* packed) noexcep
             pack_group_set(shape, w, first, min(lanes, shape.G - first), packed, <f64v*> NULL)
         packed += group_set_bytes(shape)
         first += lanes
+
+
+cdef inline bint few_group_pixels(const Shape* shape) noexcept nogil:
+    """As one_block is of filter_lanes.pxi: packing takes as long as the sums, about, and fresh memory longer."""
+    cdef dim weights = shape.G * shape.K * shape.C * shape.R * shape.S
+    return shape.P * shape.Q <= BLOCK_PIXELS and weights * shape.item > LATE_BYTES
+
+
+cdef bint group_packs_late(const Shape* shape) noexcept nogil:
+    return shape.N == 1 and few_group_pixels(shape)
+
+
+cdef double group_pack_cost(const Shape* shape) noexcept nogil:
+    """As of filter_lanes.pxi."""
+    return (0.4 if few_group_pixels(shape) else 1.5) * shape.G * shape.K * shape.C * shape.R * shape.S
 
 
 cdef double group_cost(const Shape* shape) noexcept nogil:
