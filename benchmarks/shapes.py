@@ -106,6 +106,8 @@ MORE_SHAPES = {
     "depthwise-112-2": Shape(1, 64, 112, 112, 64, 3, 3, stride=2, padding=1, groups=64),
     "depthwise-14": Shape(1, 512, 14, 14, 512, 3, 3, padding=1, groups=512),
     "depthwise-7": Shape(1, 960, 7, 7, 960, 5, 5, padding=2, groups=960),
+    "classifier": Shape(1, 1280, 1, 1, 1000, 1, 1),
+    "excitation": Shape(1, 960, 1, 1, 240, 1, 1),
 }
 
 SETS = {
@@ -117,6 +119,7 @@ SETS = {
     "layers": "64x58 128x30 256x16 512x9 256x56-1x1 64x56-1x1 2048x7-1x1 512x28-1x1 batch-64x30",
     "few": "vgg-rgb stem-7x7 rgb-7x7 photo-5x5 gray-3x3 gray-11x11",
     "large": "gray-11x11 photo-31x31 gray-63x63",
+    "vectors": "classifier excitation",
     "depthwise": "depthwise-112 depthwise-112-2 depthwise-56 depthwise-14 depthwise-7",
 }
 

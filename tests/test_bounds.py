@@ -66,6 +66,7 @@ SIZES = (  # channels of a group, filters of a group, rows and columns of the fi
     (1, 1, 1, 1, 1, 1), (1, 1, 3, 3, 7, 35), (2, 3, 2, 3, 9, 18), (1, 7, 3, 2, 8, 33), (3, 17, 1, 1, 5, 4),
     (2, 33, 3, 3, 6, 7), (1, 16, 2, 2, 5, 66), (40, 5, 3, 3, 13, 21),
     (16, 17, 3, 3, 10, 22), (6, 33, 5, 5, 9, 24), (3, 17, 7, 7, 15, 41), (9, 5, 4, 5, 11, 38),
+    (37, 7, 1, 1, 1, 1), (48, 3, 1, 1, 1, 1), (5, 9, 3, 3, 3, 3), (3, 6, 2, 5, 3, 6),
 )
 rng = np.random.default_rng(0)
 for number, (c, k, r, s, h, width) in enumerate(SIZES):
@@ -78,7 +79,8 @@ for number, (c, k, r, s, h, width) in enumerate(SIZES):
             for layout in ("NCHW", "NHWC"):
                 sizes = (2, h, width, g * c) if layout == "NHWC" else (2, g * c, h, width)
                 x = rng.integers(-4, 5, sizes).astype(dtype)
-                for method in ("direct-pixels", "direct-filters", "direct-matrix", "direct-groups", "winograd"):
+                for method in ("direct-pixels", "direct-filters", "direct-matrix", "direct-groups", "direct-terms",
+                               "winograd"):
                     try:
                         fastconv.Plan(w, x.shape, method=method, layout=layout, **options)
                     except ValueError as error:

@@ -92,6 +92,60 @@ def test_groups(groups, C, K, N, dtype):
         check(x, w, bias, groups=groups, stride=2, dilation=(2, 1), mode="full", operation="convolve")
 
 
+def few_outputs(rng):
+    """x, w, bias and options of an image of up to six outputs, drawn."""
+    P, Q = rng.permuted([(1, 1), (1, 2), (2, 1), (2, 3), (1, 5), (6, 1)])[0]
+    (p_step, q_step), (r_step, s_step) = rng.integers(1, 4, 2).tolist(), rng.integers(1, 3, 2).tolist()
+    N, groups, padding = rng.choice([1, 1, 2, 9]), int(rng.choice([1, 1, 1, 3])), int(rng.integers(2))
+    C, K, (R, S) = rng.integers(1, 60), rng.integers(1, 12), rng.integers(1, 5, 2)
+    H = max(1, (P - 1) * p_step + (R - 1) * r_step + 1 - 2 * padding) + rng.integers(p_step)
+    W = max(1, (Q - 1) * q_step + (S - 1) * s_step + 1 - 2 * padding) + rng.integers(q_step)
+    dtype = rng.choice(["f2", "f4", "f8", "c8", "i4", "u8"])
+    sizes = (N, groups * C, H, W), (groups * K, C, R, S), (groups * K,)
+    x, w, bias = ((9 * rng.standard_normal(size)).astype(dtype) for size in sizes)
+    if rng.random() < 0.3:
+        w = w[..., ::-1, ::-1]
+    options = {"stride": (p_step, q_step), "dilation": (r_step, s_step), "padding": padding, "groups": groups}
+    return x, w, bias, options
+
+
+def test_images_of_a_few_outputs():
+    """With terms in the lanes: within the bound, and the bits of a plan, of images alone, and of channels last."""
+    rng = np.random.default_rng(0)
+    computed = 0
+    for _ in range(300):
+        x, w, bias, options = few_outputs(rng)
+        exact, bound = oracle.correlate(x, w, bias, **options)
+        options["bias"] = bias
+        if "direct-terms" not in fastconv.Plan(w, x.shape, **options).predicted:  # too many outputs
+            continue
+        options["method"] = "direct-terms"
+        y = fastconv.Plan(w, x.shape, **options)(x)
+        assert oracle.within(y, exact, bound), options
+        assert same_bits(fastconv.correlate(x, w, workers=int(rng.integers(1, 4)), **options), y)
+        assert same_bits(fastconv.correlate(x[-1], w, **options), y[-1])
+        last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+        assert same_bits(np.moveaxis(fastconv.correlate(last, w, layout="NHWC", **options), -1, 1).copy(), y)
+        computed += 1
+    assert computed > 100
+
+
+@pytest.mark.parametrize("terms", [1, 3, 15, 16, 17, 31, 33, 64, 1000])
+@pytest.mark.parametrize("K", [1, 2, 3, 4, 5, 70])
+def test_a_matrix_by_a_vector(terms, K, dtype):
+    """Weights of a single call are read where they stand, to the last term and no further; NaNs stay where they are."""
+    rng = np.random.default_rng(terms)
+    x, memory = rng.standard_normal((terms, 1, 1)).astype(dtype), np.full(terms * K + 40, np.nan, dtype)
+    w = memory[: terms * K].reshape(K, terms, 1, 1)
+    w[:] = rng.standard_normal(w.shape)
+    y = fastconv.correlate(x, w, method="direct-terms")
+    exact, bound = oracle.correlate(x[None], w)
+    assert (abs(y - exact[0]) <= bound[0]).all()
+    assert same_bits(y, fastconv.Plan(w, x.shape, method="direct-terms")(x))
+    w[K // 2, -1] = np.nan
+    assert np.isnan(fastconv.correlate(x, w, method="direct-terms")[:, 0, 0]).nonzero()[0].tolist() == [K // 2]
+
+
 @pytest.mark.parametrize(("groups", "C", "K"), [(40, 9, 7), (19, 30, 5), (16, 65, 4), (70, 60, 1)])
 def test_weights_of_groups_packed_late(groups, C, K, dtype):
     """By the tasks of a single call: the bits of a plan, by any number of workers, of any strides of the weights."""
@@ -250,7 +304,7 @@ def test_stride_leaves_out_results(stride, method):
     options = {"bias": bias, "mode": "same", "dilation": (2, 1), "method": method}
     every = fastconv.correlate(x, w, **options)
     if method == "direct-pixels" and q_step > 17:
-        options["method"] = "auto"
+        options["method"] = "direct-filters"
     y = fastconv.correlate(x, w, stride=stride, **options)
     assert same_bits(y, np.ascontiguousarray(every[:, :, ::p_step, ::q_step]))
 

@@ -52,13 +52,16 @@ cdef enum:
     BETWEEN_SIGNALS = 100_000_000   # cycles: Ctrl-C is looked for about this often
 
 # The methods' names, in the order of the kernels that they run.
-METHODS = ("direct-pixels", "direct-filters", "direct-matrix", "direct-groups", "winograd", "separable", "fft")
+METHODS = (
+    "direct-pixels", "direct-filters", "direct-matrix", "direct-groups", "direct-terms", "winograd", "separable", "fft",
+)
 CHOICES = ("auto", "direct", *METHODS)
 LIMITS = (
     "it takes channels first where there are several, and no rows of x that are too long to stage",
     "",
     "it takes filters of 1 x 1, with channels first, and a vector of pixels at least",
     "it takes several groups, and no rows of x that are too long to stage",
+    "it takes images of a few outputs, and no integers of 8 and 16 bits in one group",
     "it takes floats, filters of 144 terms or more that patches of 3 x 3 fill well, and that are no larger than"
     " 64 x 64 or the outputs, strides of 1 and 2, and no dilation",
     "it takes floats, channels first where there are several, and filters of 16 values or more that are each, in each"

@@ -22,6 +22,7 @@ cdef struct GroupTile:
     dim C, R, S
     dim x_c, x_r, x_s       # byte strides of x, from one value of a filter to the next
     dim x_j                 # and from one pixel of the tile to the next
+    dim w_k                 # from one filter's vectors to the next's, where they lie apart
 
 cdef struct GroupGrid:
     dim sets                # of `lanes` groups
@@ -33,8 +34,8 @@ cdef struct GroupGrid:
 
 
 cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, const plain* init, plain* sums, int m,
-                            int km) noexcept nogil:
-    """sums[j][k] = init[k] + the sum over c, r, s."""
+                            int km, bint apart=False) noexcept nogil:
+    """sums[j][k] = init[k] + the sum over c, r, s. Weights are read in order, or `apart`, each filter's in order."""
     cdef plain acc[MOST_SUMS]
     cdef plain b[GROUP_KM]
     cdef plain a
@@ -55,8 +56,8 @@ cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, co
             s = g.S
             while True:
                 for k in range(km):
-                    b[k] = (<const plain*> w)[k]
-                w += km * VECTOR_BYTES
+                    b[k] = (<const plain*> (w + k * g.w_k if apart else w + k * VECTOR_BYTES))[0]
+                w += VECTOR_BYTES if apart else km * VECTOR_BYTES
                 for j in range(m):
                     a = (<const plain*> (row + j * g.x_j))[0]
                     if km > 1: read_once(a)

@@ -20,10 +20,11 @@ cdef enum:
     FILTERS = 1
     MATRIX = 2
     GROUPS = 3
-    DIRECT = 4              # so many of them
-    WINOGRAD = 4
-    SEPARABLE = 5
-    KERNELS = 6
+    TERMS = 4
+    DIRECT = 5              # so many of them
+    WINOGRAD = 5
+    SEPARABLE = 6
+    KERNELS = 7
 
 cdef enum:
     LINE = 64               # bytes of a cache line

@@ -15,6 +15,8 @@ table.kernels[MATRIX] = Kernel(matrix_cost, matrix_pack_cost, matrix_packed_byte
                                matrix_workspace_bytes, matrix_tasks, matrix_run)
 table.kernels[GROUPS] = Kernel(group_cost, group_pack_cost, group_packed_bytes, group_pack, group_packs_late, NULL,
                                group_workspace_bytes, group_tasks, group_run)
+table.kernels[TERMS] = Kernel(term_cost, term_pack_cost, term_packed_bytes, term_pack, term_packs_late, NULL,
+                              term_workspace_bytes, term_tasks, term_run)
 table.kernels[WINOGRAD] = Kernel(winograd_cost, winograd_pack_cost, winograd_packed_bytes, winograd_pack,
                                  winograd_packs_late, winograd_trusted, winograd_workspace_bytes, winograd_tasks,
                                  winograd_run)

@@ -1,0 +1,288 @@
+# Terms of the sum in the lanes, for images of a few outputs: fully connected layers, squeeze and excitation. There a
+# weight is used a few times only, so the time is that of reading them.
+#
+# Register tile: that of group_lanes.pxi, acc[j][k] += x[i, j] * w[i, k], for vectors i of terms, m outputs j and km
+# filters k. Lanes are added up at the end, in halves: so a product passes through fewer roundings than in one chain.
+# Outputs of all images are one sequence, of which a tile takes some: weights that have arrived serve them all.
+#
+# x is staged, [output][c][r][s], with zeros to the end of the last vector.
+#
+# Packed weights: for each group, for each filter a vector that has its bias in the first lane; then for each tile of
+# filters [vector of terms][filter]. For a single image they are read where they stand, but those that don't fill a
+# vector; or where a filter's values don't follow each other, or several outputs take them, a task packs a tile's
+# weights where it needs them.
+
+cdef enum:
+    MOST_COLUMNS = MOST_GROUP_SUMS // GROUP_KM      # outputs of a tile, at most
+
+cdef struct TermGrid:
+    # How the work is cut: tiles of outputs, of nearly equal size, and sets of tiles of GROUP_KM filters.
+    dim columns, chunks
+    dim tiles, sets
+
+
+cdef inline dim term_vectors(const Shape* shape) noexcept nogil:
+    """Of a filter's terms."""
+    return ceil_div(shape.C * shape.R * shape.S, lanes_of(shape))
+
+
+cdef inline dim term_pitch(const Shape* shape) noexcept nogil:
+    """Bytes from one output's staged terms to the next's: an odd number of vectors, or they would share cache sets."""
+    return (term_vectors(shape) | 1) * VECTOR_BYTES
+
+
+cdef inline TermGrid term_grid(const Shape* shape, int workers) noexcept nogil:
+    cdef TermGrid g
+    cdef dim blocks
+    cdef double work
+    g.columns = shape.N * shape.P * shape.Q
+    g.chunks = max(1, ceil_div(g.columns, MOST_COLUMNS))
+    g.tiles = ceil_div(shape.K, GROUP_KM)
+    blocks = g.chunks * shape.G
+    work = <double> MOST_COLUMNS * shape.K * shape.C * shape.R * shape.S
+    g.sets = max(<dim> min(1e9, work / TASK_WORK), ceil_div(4 * workers, blocks) if workers > 1 else 1)
+    g.sets = max(<dim> 1, min(g.sets, g.tiles))
+    return g
+
+
+cdef inline bint window_is_dense(const Shape* shape, const Image* x) noexcept nogil:
+    """Whether the values that an output sees follow each other in x."""
+    return (not shape.gathered and (shape.S == 1 or shape.s_step == 1)
+            and (shape.R == 1 or shape.r_step * x.h == shape.S * shape.item)
+            and (shape.C == 1 or x.c == shape.R * shape.S * shape.item))
+
+
+cdef inline void stage_terms(const Shape* shape, const Image* x, dim group, dim first, dim count, char* stage,
+                             char* line) noexcept nogil:
+    """What outputs first .. first+count-1 of all images see."""
+    cdef dim item = shape.item
+    cdef dim bytes = shape.C * shape.R * shape.S * item
+    cdef dim j, n, p, q, c, r
+    cdef const char* image
+    cdef char* to
+    for j in range(first, first + count):
+        n = j // (shape.P * shape.Q)
+        p = j // shape.Q - n * shape.P
+        q = j % shape.Q
+        image = x.data + n * x.n + group * shape.C * x.c
+        to = stage
+        if window_is_dense(shape, x):
+            memcpy(to, image + p * shape.p_step * x.h + q * shape.q_step * item, bytes)
+        else:
+            for c in range(shape.C):
+                for r in range(shape.R):
+                    copy_strided(to, image_row(shape, x, image, c, p * shape.p_step + r * shape.r_step,
+                                               q * shape.q_step, (shape.S - 1) * shape.s_step + 1, line),
+                                 shape.S, shape.s_step, item)
+                    to += shape.S * item
+        memset(stage + bytes, 0, term_vectors(shape) * VECTOR_BYTES - bytes)
+        stage += term_pitch(shape)
+
+
+cdef inline bint filters_are_dense(const Shape* shape, const Weights* w) noexcept nogil:
+    return w.s == shape.item and w.r == shape.S * shape.item and w.c == shape.R * shape.S * shape.item
+
+
+cdef inline void pack_terms(const Shape* shape, const Weights* w, dim filter, dim km, dim start, char* biases,
+                            char* packed, lane* like) noexcept nogil:
+    """A tile's filters, of which `filter` counts through all groups, from the term `start` on."""
+    cdef dim off[MOST_LANES]
+    cdef dim item = itemsize(like)
+    cdef dim lanes = sizeof(lane) // item
+    cdef dim terms = shape.C * shape.R * shape.S
+    cdef bint dense = filters_are_dense(shape, w)
+    cdef dim k, first, i
+    cdef const char* data
+    cdef char* to
+    memset(biases, 0, km * VECTOR_BYTES)
+    for k in range(km):
+        if w.bias != NULL:
+            copy_scalar(biases + k * VECTOR_BYTES, w.bias + (filter + k) * item, item)
+        data = w.data + (filter + k) * w.k
+        to = packed + k * VECTOR_BYTES
+        first = start
+        while first < terms:
+            if dense and terms - first >= lanes:
+                (<lane*> to)[0] = (<const lane*> (data + first * item))[0]
+            elif dense:
+                (<lane*> to)[0] = load_lanes(data + first * item, 0, terms - first, like)
+            else:
+                memset(to, 0, VECTOR_BYTES)
+                filter_offsets(shape, w.c, w.r, w.s, first, min(lanes, terms - first), off)
+                for i in range(min(lanes, terms - first)):
+                    copy_scalar(to + i * item, data + off[i], item)
+            to += km * VECTOR_BYTES
+            first += lanes
+
+
+cdef void pack_terms_any(const Shape* shape, const Weights* w, dim filter, dim km, dim start, char* biases,
+                         char* packed) noexcept nogil:
+    if shape.item == 4:
+        pack_terms(shape, w, filter, km, start, biases, packed, <f32v*> NULL)
+    else:
+        pack_terms(shape, w, filter, km, start, biases, packed, <f64v*> NULL)
+
+
+cdef inline void add_lanes(const plain* sums, dim count, char* totals) noexcept nogil:
+    """The sum of each vector's lanes, side by side; room for whole vectors of them is assumed."""
+    cdef plain turned[MOST_LANES]
+    cdef dim item = itemsize(sums)
+    cdef dim lanes = sizeof(plain) // item
+    cdef dim first = 0, half, i
+    while first < count:
+        if item == 4:
+            transpose(<const char*> (sums + first), VECTOR_BYTES, min(lanes, count - first), <f32v*> turned)
+        else:
+            transpose(<const char*> (sums + first), VECTOR_BYTES, min(lanes, count - first), <f64v*> turned)
+        half = lanes // 2
+        while half > 0:
+            for i in range(half):
+                turned[i] = turned[i] + turned[i + half]
+            half //= 2
+        (<plain*> (totals + first * item))[0] = turned[0]
+        first += lanes
+
+
+cdef inline dim term_group_bytes(const Shape* shape) noexcept nogil:
+    """Of one group's packed weights."""
+    return shape.K * (1 + term_vectors(shape)) * VECTOR_BYTES
+
+
+cdef inline dim late_term_bytes(const Shape* shape) noexcept nogil:
+    """Of a tile's biases and weights, where they are packed when they are needed."""
+    return GROUP_KM * (1 + term_vectors(shape)) * VECTOR_BYTES if shape.unpacked else 0
+
+
+cdef inline void term_tile(const Shape* shape, const GroupTile* tile, const Weights* w, dim filter, const char* x,
+                           char* late, plain* sums, int m, int km) noexcept nogil:
+    """One tile, of weights that aren't packed."""
+    cdef GroupTile g = tile[0]
+    cdef const char* data = w.data + filter * w.k
+    cdef dim lanes = lanes_of(shape)
+    cdef dim whole = shape.C * shape.R * shape.S // lanes
+    if m > 1 or whole == 0 or not filters_are_dense(shape, w):
+        pack_terms_any(shape, w, filter, km, 0, late, late + km * VECTOR_BYTES)
+        group_tile_any(&g, x, late + km * VECTOR_BYTES, <const plain*> late, sums, m, km)
+        return
+    pack_terms_any(shape, w, filter, km, whole * lanes, late, late + km * VECTOR_BYTES)
+    g.S = whole
+    g.w_k = w.k
+    if km == 1: group_tile(&g, x, data, <const plain*> late, sums, 1, 1, True)
+    elif km == 2: group_tile(&g, x, data, <const plain*> late, sums, 1, 2, True)
+    else: group_tile(&g, x, data, <const plain*> late, sums, 1, GROUP_KM, True)
+    g.S = tile.S - whole
+    if g.S > 0:
+        group_tile_any(&g, x + whole * VECTOR_BYTES, late + km * VECTOR_BYTES, sums, sums, 1, km)
+
+
+cdef inline void term_block(const Shape* shape, const TermGrid* grid, const char* packed, const Image* x, char* y,
+                            dim task, char* workspace, plain* like) noexcept nogil:
+    """Some outputs of one group for a set of filters."""
+    cdef plain sums[MOST_SUMS]
+    cdef plain totals[MOST_SUMS]
+    cdef dim item = itemsize(like)
+    cdef dim chunk = task % grid.chunks
+    cdef dim group = task // grid.chunks // grid.sets
+    cdef dim set_ = task // grid.chunks - group * grid.sets
+    cdef dim first = split(grid.columns, grid.chunks, chunk)
+    cdef dim m = split(grid.columns, grid.chunks, chunk + 1) - first
+    cdef dim k = split(grid.tiles, grid.sets, set_) * GROUP_KM
+    cdef dim end = min(split(grid.tiles, grid.sets, set_ + 1) * GROUP_KM, shape.K)
+    cdef dim filters = shape.G * shape.K
+    cdef dim pixels = shape.P * shape.Q
+    cdef char* stage = workspace
+    cdef char* late = stage + MOST_COLUMNS * term_pitch(shape)
+    cdef const char* init = packed + group * term_group_bytes(shape) + k * VECTOR_BYTES
+    cdef const char* w = packed + group * term_group_bytes(shape) + (shape.K + k * term_vectors(shape)) * VECTOR_BYTES
+    cdef GroupTile g
+    cdef dim km, i, j, n
+    stage_terms(shape, x, group, first, m, stage, late + late_term_bytes(shape))
+    g.C = g.R = 1
+    g.S = term_vectors(shape)
+    g.x_c = g.x_r = 0
+    g.x_s = VECTOR_BYTES
+    g.x_j = term_pitch(shape)
+    while k < end:
+        km = tile_filters(end - k)
+        if shape.unpacked:
+            term_tile(shape, &g, <const Weights*> packed, group * shape.K + k, stage, late, sums, <int> m, <int> km)
+        else:
+            group_tile_any(&g, stage, w, <const plain*> init, sums, <int> m, <int> km)
+            init += km * VECTOR_BYTES
+            w += km * g.S * VECTOR_BYTES
+        add_lanes(sums, m * km, <char*> totals)
+        for j in range(m):
+            n = (first + j) // pixels
+            for i in range(km):
+                copy_scalar(y + ((n * filters + group * shape.K + k + i) * pixels + (first + j - n * pixels)) * item
+                            if not shape.channels_last else
+                            y + ((first + j) * filters + group * shape.K + k + i) * item,
+                            <const char*> totals + (j * km + i) * item, item)
+        k += km
+
+
+cdef dim term_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
+    """The stage, late weights, and a row of x."""
+    return (MOST_COLUMNS * term_pitch(shape) + late_term_bytes(shape)
+            + whole_lines(reach_w(shape, 1) * shape.item))
+
+
+cdef dim term_tasks(const Shape* shape, int workers) noexcept nogil:
+    cdef TermGrid g = term_grid(shape, workers)
+    return shape.G * g.sets * g.chunks
+
+
+cdef void term_run(const Shape* shape, int workers, const char* packed, const Image* x, char* y, dim task,
+                   char* workspace) noexcept nogil:
+    cdef TermGrid g = term_grid(shape, workers)
+    if shape.dtype == FLOAT32:
+        term_block(shape, &g, packed, x, y, task, workspace, <f32v*> NULL)
+    elif shape.dtype == FLOAT64:
+        term_block(shape, &g, packed, x, y, task, workspace, <f64v*> NULL)
+    elif shape.dtype == INT32:
+        term_block(shape, &g, packed, x, y, task, workspace, <i32v*> NULL)
+    else:
+        term_block(shape, &g, packed, x, y, task, workspace, <i64v*> NULL)
+
+
+cdef dim term_packed_bytes(const Shape* shape) noexcept nogil:
+    return sizeof(Weights) if shape.unpacked else shape.G * term_group_bytes(shape)
+
+
+cdef void term_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
+    cdef dim group, k, km
+    cdef char* to
+    if shape.unpacked:
+        memcpy(packed, w, sizeof(Weights))
+        return
+    for group in range(shape.G):
+        to = packed + group * term_group_bytes(shape)
+        k = 0
+        while k < shape.K:
+            km = tile_filters(shape.K - k)
+            pack_terms_any(shape, w, group * shape.K + k, km, 0, to + k * VECTOR_BYTES,
+                           to + (shape.K + k * term_vectors(shape)) * VECTOR_BYTES)
+            k += km
+
+
+cdef bint term_packs_late(const Shape* shape) noexcept nogil:
+    return shape.N == 1
+
+
+cdef double term_pack_cost(const Shape* shape) noexcept nogil:
+    """Copied a vector at a time."""
+    return 0.2 * shape.G * shape.K * shape.C * shape.R * shape.S
+
+
+cdef double term_cost(const Shape* shape) noexcept nogil:
+    cdef double columns = shape.P * shape.Q
+    cdef double staging, term
+    if shape.dtype == PAIRS or columns > MOST_COLUMNS:
+        return INFINITY
+    # Filters as large as the image see it as it stands. Sums that follow each other, and two loads a cycle.
+    staging = 2.0 * term_vectors(shape)
+    if shape.gathered or shape.R * shape.S < shape.H * shape.W:
+        staging = 12.0 * shape.C * shape.R
+    term = max(max(columns * GROUP_KM / ISSUE, (columns + GROUP_KM) / 2), <double> LATENCY)
+    return shape.G * (200 + columns * staging + <double> shape.K / GROUP_KM * (
+        1.1 * term_vectors(shape) * term + 60 + 6 * columns * GROUP_KM))
