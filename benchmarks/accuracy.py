@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from shapes import SHAPES
+from shapes import resolve
 
 import fastconv
 from fastconv import _plan
@@ -23,7 +23,10 @@ import oracle
 
 DTYPES = ("float16", "float32", "float64", "complex64", "complex128", "int8", "int32", "int64")
 METHODS = _plan.METHODS
-NAMES = ("seed", "digit", "thumbnail", "vgg-rgb", "rgb-7x7", "64x58", "256x16", "512x9", "2048x7-1x1", "gray-11x11")
+NAMES = (
+    "seed", "digit", "thumbnail", "vgg-rgb", "rgb-7x7", "64x58", "256x16", "512x9", "2048x7-1x1", "excitation",
+    "gray-11x11",
+)
 OPTIONS = {  # one padded, dilated, grouped and strided problem beside the plain ones
     "odd": (
         (2, 12, 61, 47),
@@ -39,7 +42,7 @@ def problem(name, dtype):
     if name in OPTIONS:
         x_shape, w_shape, options = OPTIONS[name]
     else:
-        shape, options = SHAPES[name], {}
+        shape, options = resolve([name])[name], {}
         side = min(shape.H, int(MOST_PIXELS**0.5))
         x_shape, w_shape = (1, shape.C, side, min(shape.W, side)), (min(shape.K, 6), *shape.w[1:])
     rng = np.random.default_rng(0)

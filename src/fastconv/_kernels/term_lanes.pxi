@@ -31,6 +31,11 @@ cdef inline dim term_pitch(const Shape* shape) noexcept nogil:
     return (term_vectors(shape) | 1) * VECTOR_BYTES
 
 
+cdef inline dim stage_columns_bytes(const Shape* shape) noexcept nogil:
+    """Of what the outputs of a tile see."""
+    return min(<dim> MOST_COLUMNS, shape.N * shape.P * shape.Q) * term_pitch(shape)
+
+
 cdef inline TermGrid term_grid(const Shape* shape, int workers) noexcept nogil:
     cdef TermGrid g
     cdef dim blocks
@@ -191,7 +196,7 @@ cdef inline void term_block(const Shape* shape, const TermGrid* grid, const char
     cdef dim filters = shape.G * shape.K
     cdef dim pixels = shape.P * shape.Q
     cdef char* stage = workspace
-    cdef char* late = stage + MOST_COLUMNS * term_pitch(shape)
+    cdef char* late = stage + stage_columns_bytes(shape)
     cdef const char* init = packed + group * term_group_bytes(shape) + k * VECTOR_BYTES
     cdef const char* w = packed + group * term_group_bytes(shape) + (shape.K + k * term_vectors(shape)) * VECTOR_BYTES
     cdef GroupTile g
@@ -223,7 +228,7 @@ cdef inline void term_block(const Shape* shape, const TermGrid* grid, const char
 
 cdef dim term_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
     """The stage, late weights, and a row of x."""
-    return (MOST_COLUMNS * term_pitch(shape) + late_term_bytes(shape)
+    return (stage_columns_bytes(shape) + late_term_bytes(shape)
             + whole_lines(reach_w(shape, 1) * shape.item))
 
 
