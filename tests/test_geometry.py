@@ -100,7 +100,7 @@ def few_outputs(rng):
     C, K, (R, S) = rng.integers(1, 60), rng.integers(1, 12), rng.integers(1, 5, 2)
     H = max(1, (P - 1) * p_step + (R - 1) * r_step + 1 - 2 * padding) + rng.integers(p_step)
     W = max(1, (Q - 1) * q_step + (S - 1) * s_step + 1 - 2 * padding) + rng.integers(q_step)
-    dtype = rng.choice(["f2", "f4", "f8", "c8", "i4", "u8"])
+    dtype = rng.choice(["f2", "f4", "f8", "c8", "i1", "u2", "i4", "u8"])
     sizes = (N, groups * C, H, W), (groups * K, C, R, S), (groups * K,)
     x, w, bias = ((9 * rng.standard_normal(size)).astype(dtype) for size in sizes)
     if rng.random() < 0.3:

@@ -669,14 +669,15 @@ cdef double filter_cost(const Shape* whole) noexcept nogil:
     # A term of a tile issues as many multiply-adds as it has sums, but no faster than each follows the one before it.
     cdef double term = max(pixels / tiles * vectors / panels / ISSUE, <double> LATENCY)
     cdef double staging = 0
-    # A tile's row of a unit is copied; by term, value by value. What is gathered before, or to there, by row of x.
-    if g.staged and not (shape.gathered and g.across == 1 and not g.by_term and (g.shared or g.apart)):
+    cdef bint straight = shape.gathered and g.across == 1 and not g.by_term and (g.shared or g.apart)
+    # A tile's row of a unit is copied, but what is gathered straight to there; by term, value by value.
+    if g.staged and not straight:
         staging = <double> shape.C * g.bands * g.across * g.pieces * (
             reach_h(shape, g.rows) if g.shared else g.rows * shape.R) * (
             1.5 * g.m * shape.S if g.by_term else 8.0 + 3.0 * ceil_div(g.pitch, VECTOR_BYTES))
-    elif terms == shape.C:
+    elif not g.staged and terms == shape.C:
         staging = tiles * panels * terms        # each reads two lines of x, not one
-    if shape.gathered:
+    if shape.gathered:      # by row of x
         staging += <double> shape.C * reach_h(shape, shape.P) * (
             10 if reach_w(shape, shape.Q) * shape.item <= MASKED_BYTES
             else 20 + 2.0 * shape.W * shape.item / VECTOR_BYTES)

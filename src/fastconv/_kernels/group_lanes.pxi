@@ -33,12 +33,12 @@ cdef struct GroupGrid:
     dim c
 
 
-cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, const plain* init, plain* sums, int m,
+cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
                             int km, bint apart=False) noexcept nogil:
     """sums[j][k] = init[k] + the sum over c, r, s. Weights are read in order, or `apart`, each filter's in order."""
-    cdef plain acc[MOST_SUMS]
-    cdef plain b[GROUP_KM]
-    cdef plain a
+    cdef vec acc[MOST_SUMS]
+    cdef vec b[GROUP_KM]
+    cdef vec a
     cdef const char* line
     cdef const char* row
     cdef dim c, r, s
@@ -56,13 +56,13 @@ cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, co
             s = g.S
             while True:
                 for k in range(km):
-                    b[k] = (<const plain*> (w + k * g.w_k if apart else w + k * VECTOR_BYTES))[0]
+                    b[k] = (<const vec*> (w + k * g.w_k if apart else w + k * VECTOR_BYTES))[0]
                 w += VECTOR_BYTES if apart else km * VECTOR_BYTES
                 for j in range(m):
-                    a = (<const plain*> (row + j * g.x_j))[0]
+                    a = (<const vec*> (row + j * g.x_j))[0]
                     if km > 1: read_once(a)
                     for k in range(km):
-                        acc[j * km + k] = acc[j * km + k] + a * b[k]
+                        acc[j * km + k] = multiply_add(acc[j * km + k], a, b[k])
                 row += g.x_s
                 s -= 1
                 if s == 0: break
@@ -79,7 +79,7 @@ cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, co
 
 # The variants are one loop nest: m and km become constants of a copy that the compiler unrolls.
 
-cdef inline void group_tile_km(const GroupTile* g, const char* x, const char* w, const plain* init, plain* sums, int m,
+cdef inline void group_tile_km(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
                                int km) noexcept nogil:
     if m == 1: group_tile(g, x, w, init, sums, 1, km)
     elif m == 2: group_tile(g, x, w, init, sums, 2, km)
@@ -92,7 +92,7 @@ cdef inline void group_tile_km(const GroupTile* g, const char* x, const char* w,
         elif 8 * km <= MOST_GROUP_SUMS: group_tile(g, x, w, init, sums, 8, km)
 
 
-cdef void group_tile_any(const GroupTile* g, const char* x, const char* w, const plain* init, plain* sums, int m,
+cdef void group_tile_any(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
                          int km) noexcept nogil:
     if km == 1: group_tile_km(g, x, w, init, sums, m, 1)
     elif km == 2: group_tile_km(g, x, w, init, sums, m, 2)

@@ -171,19 +171,16 @@ cdef void gather_row(const Shape* shape, const Image* x, const char* image, dim 
     gather_row_inline(shape, x, image, c, h, first, count, to)
 
 
-cdef bint only_zeros_around(const Shape* shape, const Image* x) noexcept nogil:
-    """Whether columns beside x are zeros, of any dtype."""
+cdef bint only_zeros_around(const Shape* shape, const Image* x, dim first, dim count) noexcept nogil:
+    """Whether those of columns first .. first+count-1 that are beside x are zeros, of any dtype."""
     cdef dim i
     if x.columns == NULL:
         return True
     for i in range(shape.item):
         if x.pad[i] != 0:
             return False
-    for i in range(min(x.left, reach_w(shape, shape.Q))):
-        if x.columns[i] >= 0:
-            return False
-    for i in range(x.left + shape.W, reach_w(shape, shape.Q)):
-        if x.columns[i] >= 0:
+    for i in range(first, first + count):
+        if (i < x.left or i >= x.left + shape.W) and x.columns[i] >= 0:
             return False
     return True
 
@@ -233,7 +230,7 @@ cdef inline void gather_rows(const Shape* shape, const Image* x, const char* ima
                              dim first, dim count, char* to, dim pitch) noexcept nogil:
     """The same columns of rows h, h + h_step, ... of a channel, `pitch` bytes apart."""
     if (x.w == shape.item and shape.dtype != PAIRS and count * shape.item <= MASKED_BYTES
-            and only_zeros_around(shape, x)):
+            and only_zeros_around(shape, x, first, count)):
         gather_narrow(shape, x, image, c, h, h_step, rows, first, count, to, pitch)
     else:
         gather_wide(shape, x, image, c, h, h_step, rows, first, count, to, pitch)

@@ -128,11 +128,11 @@ cdef void pack_terms_any(const Shape* shape, const Weights* w, dim filter, dim k
         pack_terms(shape, w, filter, km, start, biases, packed, <f64v*> NULL)
 
 
-cdef inline void add_lanes(const plain* sums, dim count, char* totals) noexcept nogil:
+cdef inline void add_lanes(const vec* sums, dim count, char* totals) noexcept nogil:
     """The sum of each vector's lanes, side by side; room for whole vectors of them is assumed."""
-    cdef plain turned[MOST_LANES]
+    cdef vec turned[MOST_LANES]
     cdef dim item = itemsize(sums)
-    cdef dim lanes = sizeof(plain) // item
+    cdef dim lanes = sizeof(vec) // item
     cdef dim first = 0, half, i
     while first < count:
         if item == 4:
@@ -144,7 +144,7 @@ cdef inline void add_lanes(const plain* sums, dim count, char* totals) noexcept 
             for i in range(half):
                 turned[i] = turned[i] + turned[i + half]
             half //= 2
-        (<plain*> (totals + first * item))[0] = turned[0]
+        (<vec*> (totals + first * item))[0] = turned[0]
         first += lanes
 
 
@@ -159,7 +159,7 @@ cdef inline dim late_term_bytes(const Shape* shape) noexcept nogil:
 
 
 cdef inline void term_tile(const Shape* shape, const GroupTile* tile, const Weights* w, dim filter, const char* x,
-                           char* late, plain* sums, int m, int km) noexcept nogil:
+                           char* late, vec* sums, int m, int km) noexcept nogil:
     """One tile, of weights that aren't packed."""
     cdef GroupTile g = tile[0]
     cdef const char* data = w.data + filter * w.k
@@ -167,24 +167,24 @@ cdef inline void term_tile(const Shape* shape, const GroupTile* tile, const Weig
     cdef dim whole = shape.C * shape.R * shape.S // lanes
     if m > 1 or whole == 0 or not filters_are_dense(shape, w):
         pack_terms_any(shape, w, filter, km, 0, late, late + km * VECTOR_BYTES)
-        group_tile_any(&g, x, late + km * VECTOR_BYTES, <const plain*> late, sums, m, km)
+        group_tile_any(&g, x, late + km * VECTOR_BYTES, <const vec*> late, sums, m, km)
         return
     pack_terms_any(shape, w, filter, km, whole * lanes, late, late + km * VECTOR_BYTES)
     g.S = whole
     g.w_k = w.k
-    if km == 1: group_tile(&g, x, data, <const plain*> late, sums, 1, 1, True)
-    elif km == 2: group_tile(&g, x, data, <const plain*> late, sums, 1, 2, True)
-    else: group_tile(&g, x, data, <const plain*> late, sums, 1, GROUP_KM, True)
+    if km == 1: group_tile(&g, x, data, <const vec*> late, sums, 1, 1, True)
+    elif km == 2: group_tile(&g, x, data, <const vec*> late, sums, 1, 2, True)
+    else: group_tile(&g, x, data, <const vec*> late, sums, 1, GROUP_KM, True)
     g.S = tile.S - whole
     if g.S > 0:
         group_tile_any(&g, x + whole * VECTOR_BYTES, late + km * VECTOR_BYTES, sums, sums, 1, km)
 
 
 cdef inline void term_block(const Shape* shape, const TermGrid* grid, const char* packed, const Image* x, char* y,
-                            dim task, char* workspace, plain* like) noexcept nogil:
+                            dim task, char* workspace, vec* like) noexcept nogil:
     """Some outputs of one group for a set of filters."""
-    cdef plain sums[MOST_SUMS]
-    cdef plain totals[MOST_SUMS]
+    cdef vec sums[MOST_SUMS]
+    cdef vec totals[MOST_SUMS]
     cdef dim item = itemsize(like)
     cdef dim chunk = task % grid.chunks
     cdef dim group = task // grid.chunks // grid.sets
@@ -212,7 +212,7 @@ cdef inline void term_block(const Shape* shape, const TermGrid* grid, const char
         if shape.unpacked:
             term_tile(shape, &g, <const Weights*> packed, group * shape.K + k, stage, late, sums, <int> m, <int> km)
         else:
-            group_tile_any(&g, stage, w, <const plain*> init, sums, <int> m, <int> km)
+            group_tile_any(&g, stage, w, <const vec*> init, sums, <int> m, <int> km)
             init += km * VECTOR_BYTES
             w += km * g.S * VECTOR_BYTES
         add_lanes(sums, m * km, <char*> totals)
@@ -246,8 +246,10 @@ cdef void term_run(const Shape* shape, int workers, const char* packed, const Im
         term_block(shape, &g, packed, x, y, task, workspace, <f64v*> NULL)
     elif shape.dtype == INT32:
         term_block(shape, &g, packed, x, y, task, workspace, <i32v*> NULL)
-    else:
+    elif shape.dtype == INT64:
         term_block(shape, &g, packed, x, y, task, workspace, <i64v*> NULL)
+    else:
+        term_block(shape, &g, packed, x, y, task, workspace, <p32v*> NULL)
 
 
 cdef dim term_packed_bytes(const Shape* shape) noexcept nogil:
@@ -282,7 +284,7 @@ cdef double term_pack_cost(const Shape* shape) noexcept nogil:
 cdef double term_cost(const Shape* shape) noexcept nogil:
     cdef double columns = shape.P * shape.Q
     cdef double staging, term
-    if shape.dtype == PAIRS or columns > MOST_COLUMNS:
+    if columns > MOST_COLUMNS:
         return INFINITY
     # Filters as large as the image see it as it stands. Sums that follow each other, and two loads a cycle.
     staging = 2.0 * term_vectors(shape)

@@ -291,6 +291,13 @@ cdef inline vec fma(vec acc, vec b, const char* a) noexcept nogil:
         return acc + b * (<const unsigned long long*> a)[0]
 
 
+cdef inline vec multiply_add(vec acc, vec a, vec b) noexcept nogil:
+    if vec is p32v:
+        return acc + pair_products(a, b)
+    else:
+        return acc + a * b
+
+
 cdef inline vec broadcast(const char* a, const vec* like) noexcept nogil:
     """The scalar at a in all lanes."""
     if vec is f32v:

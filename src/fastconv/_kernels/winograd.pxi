@@ -618,7 +618,7 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     b.left = x.left if x.columns != NULL else 0
     b.right = min(b.left + shape.W, reach_w(shape, shape.Q))
     b.in_place = x.w == item
-    b.zeros_around = b.in_place and only_zeros_around(shape, x)
+    b.zeros_around = b.in_place and only_zeros_around(shape, x, 0, reach_w(shape, shape.Q))
     b.slab = slab_bytes(shape, g)
     b.v = workspace
     b.m = b.v + POINTS * POINTS * b.slab
