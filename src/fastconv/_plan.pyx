@@ -17,7 +17,7 @@ from fastconv import _kernels
 
 from fastconv._kernels.kernel cimport (
     ceil_div, DIRECT, dim, FILTERS, Image, image_from, is_float, is_sequence, KERNELS, KernelTable, LINE, line_from,
-    one_row, PIXELS, reach_h, SEPARABLE, Shape, split, Weights, whole_lines,
+    one_row, PIXELS, reach_h, SEPARABLE, Shape, split, TERMS, Weights, whole_lines,
 )
 from fastconv._problem cimport padding_map, Problem
 from fastconv._spectral cimport available, Cut, cut_problem, least_cycles, Spectra, transformed
@@ -132,6 +132,18 @@ cdef int check_choice(object method) except -1:
     return 0
 
 
+cdef bint terms_gain(const Shape* shape):
+    """Whether direct-terms is the fastest of the direct methods, packing left out.
+
+    The others have the same bits. It hasn't: so a single call must not take it where a plan wouldn't.
+    """
+    cdef int number
+    for number in range(DIRECT):
+        if number != TERMS and cost(number, shape, False) <= cost(TERMS, shape, False):
+            return False
+    return True
+
+
 cdef int choose_method(object method, const Problem* problem, bint once) except -1:
     """The number of the method that is asked for; of several, the one with the least predicted time.
 
@@ -147,7 +159,7 @@ cdef int choose_method(object method, const Problem* problem, bint once) except 
         return number
     for number in range(KERNELS if method == "auto" else DIRECT):
         cycles = cost(number, shape, once)
-        if cycles < least:
+        if cycles < least and (number != TERMS or terms_gain(shape)):
             best, least = number, cycles
     # To find how transforms would cut the problem takes longer than a small one.
     if method == "auto" and least_cycles(shape) < least > cost(FFT, shape, once) and available():
