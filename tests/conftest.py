@@ -12,7 +12,10 @@ import pytest
 import fastconv
 from fastconv import _cpu, _kernels, _plan
 
-hypothesis.settings.register_profile("fastconv", max_examples=40, deadline=None, database=None)
+# Nothing here depends on how long something takes, drawing examples included.
+hypothesis.settings.register_profile(
+    "fastconv", max_examples=40, deadline=None, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("fastconv")
 
 
