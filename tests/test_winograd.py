@@ -280,6 +280,7 @@ def test_weights_packed_late(many, dtype):
 
 @pytest.mark.parametrize("many", MANY)
 def test_weights_packed_late_of_images_that_are_not_trusted(many, dtype):
+    """The direct tiles that compute their outputs again read the same panel's weights."""
     C, K, R, S, stride = many
     x, w, _ = reals(shape(C=C, K=K, R=R, S=S, P=13, Q=18, stride=stride), dtype)
     w[:, :, 0, 0] = 0

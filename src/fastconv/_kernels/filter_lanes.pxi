@@ -318,6 +318,11 @@ cdef dim filter_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
             + g.terms * sizeof(dim))
 
 
+cdef inline bint filters_are_dense(const Shape* shape, const Weights* w) noexcept nogil:
+    """Whether a filter's values follow each other."""
+    return w.s == shape.item and w.r == shape.S * shape.item and w.c == shape.R * shape.S * shape.item
+
+
 cdef inline void filter_offsets(const Shape* shape, dim c_step, dim r_step, dim s_step, dim first, dim count,
                                 dim* off) noexcept nogil:
     """Where terms first .. first+count-1 of the reduction stand."""
@@ -586,7 +591,7 @@ cdef inline void pack_vector(const Shape* shape, const Weights* w, const char* d
     cdef dim off[MOST_LANES]
     cdef dim item = shape.item
     cdef dim lanes = sizeof(lane) // itemsize(like)
-    cdef bint dense = w.s == item and w.r == shape.S * item and w.c == shape.R * shape.S * item
+    cdef bint dense = filters_are_dense(shape, w)
     cdef dim count, i, k
     memset(rows, 0, sizeof(rows))
     while first < last:
@@ -640,7 +645,8 @@ cdef void filter_pack(const Shape* shape, const Weights* w, char* packed) noexce
 
 cdef inline bint one_block(const Shape* shape) noexcept nogil:
     """Whether a block is all of an image, so that each weight would be packed once in any case, and there are many."""
-    return shape.P * shape.Q <= BLOCK_PIXELS and shape.G * group_bytes(shape) > LATE_BYTES
+    cdef dim weights = shape.G * shape.K * shape.C * shape.R * shape.S
+    return shape.P * shape.Q <= BLOCK_PIXELS and weights * shape.item > LATE_BYTES
 
 
 cdef bint filter_packs_late(const Shape* shape) noexcept nogil:

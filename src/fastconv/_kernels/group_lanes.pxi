@@ -260,6 +260,14 @@ cdef inline void pack_group_tile(const Shape* shape, const Weights* w, dim first
                     packed + i * VECTOR_BYTES, km * VECTOR_BYTES, like)
 
 
+cdef void pack_group_tile_any(const Shape* shape, const Weights* w, dim first, dim groups, dim k, dim km, char* biases,
+                              char* packed) noexcept nogil:
+    if shape.item == 4:
+        pack_group_tile(shape, w, first, groups, k, km, biases, packed, <f32v*> NULL)
+    else:
+        pack_group_tile(shape, w, first, groups, k, km, biases, packed, <f64v*> NULL)
+
+
 cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const char* packed, const Image* x, char* y,
                              dim task, char* workspace, plain* like) noexcept nogil:
     """One band of rows of one set of groups of an image."""
@@ -306,12 +314,7 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
         if shape.unpacked:
             init = late
             w = late + km * VECTOR_BYTES
-            if item == 4:
-                pack_group_tile(shape, <const Weights*> packed, first, groups, k, km, late, late + km * VECTOR_BYTES,
-                                <f32v*> NULL)
-            else:
-                pack_group_tile(shape, <const Weights*> packed, first, groups, k, km, late, late + km * VECTOR_BYTES,
-                                <f64v*> NULL)
+            pack_group_tile_any(shape, <const Weights*> packed, first, groups, k, km, late, late + km * VECTOR_BYTES)
         for p in range(rows):
             q = 0
             while q < shape.Q:
@@ -359,46 +362,23 @@ cdef dim group_packed_bytes(const Shape* shape) noexcept nogil:
     return ceil_div(shape.G, lanes_of(shape)) * group_set_bytes(shape)
 
 
-cdef inline void pack_group_set(const Shape* shape, const Weights* w, dim first, dim groups, char* packed,
-                                lane* like) noexcept nogil:
-    cdef char* biases = packed
-    cdef dim k = 0, km
-    packed += shape.K * VECTOR_BYTES
-    while k < shape.K:
-        km = tile_filters(shape.K - k)
-        pack_group_tile(shape, w, first, groups, k, km, biases + k * VECTOR_BYTES, packed, like)
-        packed += km * shape.C * shape.R * shape.S * VECTOR_BYTES
-        k += km
-
-
 cdef void group_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
     cdef dim lanes = lanes_of(shape)
-    cdef dim first = 0
+    cdef dim first = 0, k, km
+    cdef char* biases
     if shape.unpacked:
         memcpy(packed, w, sizeof(Weights))
         return
     while first < shape.G:
-        if shape.item == 4:
-            pack_group_set(shape, w, first, min(lanes, shape.G - first), packed, <f32v*> NULL)
-        else:
-            pack_group_set(shape, w, first, min(lanes, shape.G - first), packed, <f64v*> NULL)
-        packed += group_set_bytes(shape)
+        biases = packed
+        packed += shape.K * VECTOR_BYTES
+        k = 0
+        while k < shape.K:
+            km = tile_filters(shape.K - k)
+            pack_group_tile_any(shape, w, first, min(lanes, shape.G - first), k, km, biases + k * VECTOR_BYTES, packed)
+            packed += km * shape.C * shape.R * shape.S * VECTOR_BYTES
+            k += km
         first += lanes
-
-
-cdef inline bint few_group_pixels(const Shape* shape) noexcept nogil:
-    """As one_block is of filter_lanes.pxi: packing takes as long as the sums, about, and fresh memory longer."""
-    cdef dim weights = shape.G * shape.K * shape.C * shape.R * shape.S
-    return shape.P * shape.Q <= BLOCK_PIXELS and weights * shape.item > LATE_BYTES
-
-
-cdef bint group_packs_late(const Shape* shape) noexcept nogil:
-    return shape.N == 1 and few_group_pixels(shape)
-
-
-cdef double group_pack_cost(const Shape* shape) noexcept nogil:
-    """As of filter_lanes.pxi."""
-    return (0.4 if few_group_pixels(shape) else 1.5) * shape.G * shape.K * shape.C * shape.R * shape.S
 
 
 cdef double group_cost(const Shape* shape) noexcept nogil:

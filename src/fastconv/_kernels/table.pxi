@@ -13,7 +13,7 @@ table.kernels[FILTERS] = Kernel(filter_cost, filter_pack_cost, filter_packed_byt
                                 NULL, filter_workspace_bytes, filter_tasks, filter_run)
 table.kernels[MATRIX] = Kernel(matrix_cost, matrix_pack_cost, matrix_packed_bytes, matrix_pack, NULL, NULL,
                                matrix_workspace_bytes, matrix_tasks, matrix_run)
-table.kernels[GROUPS] = Kernel(group_cost, group_pack_cost, group_packed_bytes, group_pack, group_packs_late, NULL,
+table.kernels[GROUPS] = Kernel(group_cost, filter_pack_cost, group_packed_bytes, group_pack, filter_packs_late, NULL,
                                group_workspace_bytes, group_tasks, group_run)
 table.kernels[TERMS] = Kernel(term_cost, term_pack_cost, term_packed_bytes, term_pack, term_packs_late, NULL,
                               term_workspace_bytes, term_tasks, term_run)

@@ -62,6 +62,7 @@ cdef inline void stage_terms(const Shape* shape, const Image* x, dim group, dim 
     """What outputs first .. first+count-1 of all images see."""
     cdef dim item = shape.item
     cdef dim bytes = shape.C * shape.R * shape.S * item
+    cdef bint dense = window_is_dense(shape, x)
     cdef dim j, n, p, q, c, r
     cdef const char* image
     cdef char* to
@@ -71,7 +72,7 @@ cdef inline void stage_terms(const Shape* shape, const Image* x, dim group, dim 
         q = j % shape.Q
         image = x.data + n * x.n + group * shape.C * x.c
         to = stage
-        if window_is_dense(shape, x):
+        if dense:
             memcpy(to, image + p * shape.p_step * x.h + q * shape.q_step * item, bytes)
         else:
             for c in range(shape.C):
@@ -82,10 +83,6 @@ cdef inline void stage_terms(const Shape* shape, const Image* x, dim group, dim 
                     to += shape.S * item
         memset(stage + bytes, 0, term_vectors(shape) * VECTOR_BYTES - bytes)
         stage += term_pitch(shape)
-
-
-cdef inline bint filters_are_dense(const Shape* shape, const Weights* w) noexcept nogil:
-    return w.s == shape.item and w.r == shape.S * shape.item and w.c == shape.R * shape.S * shape.item
 
 
 cdef inline void pack_terms(const Shape* shape, const Weights* w, dim filter, dim km, dim start, char* biases,

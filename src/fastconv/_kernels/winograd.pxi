@@ -242,13 +242,18 @@ cdef inline dim transformed_panel_bytes(const Shape* shape) noexcept nogil:
     return POINTS * POINTS * xi_vectors(count_terms(shape), NV) * VECTOR_BYTES
 
 
+cdef inline dim late_panel_bytes(const Shape* shape) noexcept nogil:
+    """Of a panel's weights, direct and transformed, where they are packed when they are needed."""
+    return direct_panel_bytes(shape) + transformed_panel_bytes(shape) if shape.unpacked else 0
+
+
 cdef dim winograd_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
     cdef WinogradGrid g = winograd_grid(shape, workers)
     cdef Shape one = tile_shape(shape)
     return (POINTS * POINTS * (slab_bytes(shape, &g) + plane_bytes(&g)) + result_bytes(shape, &g)
             + 2 * row_bytes(shape, &g) + whole_lines(LINES_BYTES) + whole_lines(PART_BYTES) + whole_lines(TURNED_BYTES)
             + whole_lines(g.terms * sizeof(dim)) + whole_lines(RESULT_BYTES) + filter_workspace_bytes(&one, 1)
-            + (direct_panel_bytes(shape) + transformed_panel_bytes(shape) if shape.unpacked else 0))
+            + late_panel_bytes(shape))
 
 
 cdef struct WinogradBlock:
@@ -630,7 +635,7 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     b.turned = b.part + whole_lines(PART_BYTES)
     b.off = <dim*> (b.turned + whole_lines(TURNED_BYTES))
     b.late = <char*> b.off + whole_lines(g.terms * sizeof(dim))
-    b.one = b.late + (direct_panel_bytes(shape) + transformed_panel_bytes(shape) if shape.unpacked else 0)
+    b.one = b.late + late_panel_bytes(shape)
     memset(b.zeros, 0, row_bytes(shape, g))
     memset(b.part, 0, PART_BYTES)       # lanes past the last term
     if x.rows != NULL:
