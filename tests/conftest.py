@@ -4,6 +4,7 @@ import functools
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -99,12 +100,16 @@ def inputs_stay_unmodified():
 
 @pytest.fixture
 def run_python(isa):
-    """Run a script in a Python of its own, with the same kernels forced; returns the completed process."""
+    """Run a script in a Python of its own, with the same kernels forced; returns the completed process.
+
+    It can import the modules beside this file.
+    """
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 
     def run(script, timeout=300, **environment):  # seconds; with sanitizers a minute isn't enough
         return subprocess.run(
             [sys.executable, "-c", script],
-            env=os.environ | {"FASTCONV_ISA": isa} | environment,
+            env=os.environ | {"FASTCONV_ISA": isa, "PYTHONPATH": path} | environment,
             capture_output=True,
             text=True,
             timeout=timeout,

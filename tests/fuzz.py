@@ -33,9 +33,9 @@ import fastconv
 from fastconv import _plan
 
 try:
-    import resource
+    import room
 except ImportError:  # not on Windows
-    resource = None
+    room = None
 
 OPTIONS = (
     "mode",
@@ -551,12 +551,10 @@ def tried(one):
 
 def limit_address_space():
     """So that what asks for too much gets a MemoryError, here and not from the machine."""
-    if resource is None or not os.path.exists("/proc/self/statm") or "libasan" in os.environ.get("LD_PRELOAD", ""):
+    if room is None or not os.path.exists("/proc/self/statm") or "libasan" in os.environ.get("LD_PRELOAD", ""):
         return
     fastconv.correlate(np.ones((8, 200, 200)), np.ones((8, 8, 3, 3)), workers=os.cpu_count())  # threads' stacks
-    with open("/proc/self/statm") as statm:
-        size = int(statm.read().split()[0]) * mmap.PAGESIZE
-    resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, size + ROOM))
+    room.leave(ROOM)
 
 
 def child(seed, first, seconds, progress, only):

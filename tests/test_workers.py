@@ -292,12 +292,9 @@ def test_children_compute_after_threads_have(isa, start, tmp_path):
 def test_an_allocation_that_fails(run_python):
     """Of the result, packed weights, workspace, a converted image: a MemoryError with its size, and all is released."""
     script = """
-        import resource, numpy as np, fastconv
+        import numpy as np, fastconv, room
         from fastconv import _transforms
         _transforms.installed()     # a plan may import it, and that is kept
-        def used():
-            with open("/proc/self/statm") as statm:
-                return int(statm.read().split()[0]) << 12
         one = np.ones((), np.float32)
         x, w = np.ones((1, 40, 40), np.float32), np.ones((1, 1, 3, 3), np.float32)
         wide = np.broadcast_to(one, (1, 1, 2, 60_000_000))
@@ -311,9 +308,9 @@ def test_an_allocation_that_fails(run_python):
                 np.ones((1, 2, 1, 1), np.float32), stride=(1, 5_000_000), layout="NHWC", workers=2),
         }
         fastconv.correlate(np.ones((16, 100, 100)), np.ones((8, 16, 5, 5)), workers=2)      # threads' stacks
-        resource.setrlimit(resource.RLIMIT_AS, (used() + (100 << 20),) * 2)
+        room.leave(100 << 20)
         for name, call in calls.items():
-            before = used()
+            before = room.used()
             for _ in range(8):
                 try:
                     call()
@@ -321,8 +318,8 @@ def test_an_allocation_that_fails(run_python):
                 except MemoryError as error:
                     if not any(digit in str(error) for digit in "123456789"):
                         print(name, "without its size:", error)
-            if used() - before > 32 << 20:      # the C library keeps some that is freed, and 64 MiB for each arena
-                print(name, "keeps", used() - before)
+            if room.used() - before > 32 << 20:     # the C library keeps some that is freed, and 64 MiB for each arena
+                print(name, "keeps", room.used() - before)
         print((fastconv.correlate(x, w) == 9).all())
     """
     done = run_python(lines(script), OPENBLAS_NUM_THREADS="1", MALLOC_ARENA_MAX="1")
@@ -359,12 +356,12 @@ def test_more_elements_than_32_bits_count():
 
 @needs_openmp
 @needs_limits
-@pytest.mark.parametrize("room", [1, 2, 4])
-def test_more_workers_than_there_is_room_for(run_python, room):
+@pytest.mark.parametrize("gigabytes", [0.5, 1, 2, 4])
+def test_more_workers_than_there_is_room_for(run_python, gigabytes):
     """Where the system won't give that many threads, a call computes with fewer; it doesn't end Python."""
     script = f"""
-        import resource, numpy as np, fastconv
-        resource.setrlimit(resource.RLIMIT_AS, ({room} << 30, {room} << 30))    # stacks of 8 MiB
+        import numpy as np, fastconv, room
+        room.leave(int({gigabytes} * 2**30))    # stacks of 8 MiB
         x, w = np.ones((4, 64, 3000), np.float32), np.ones((64, 4, 3, 3), np.float32)
         print((fastconv.correlate(x, w, workers=10_000, method="direct-filters") == 36).all())
     """

@@ -56,10 +56,11 @@ cdef struct FilterSweep:
     dim ahead_step
     # Of matrix.pxi:
     dim term                    # bytes from one term to the next, instead of off
-    const dim* lines            # what is asked for, at distances from `ahead`, and from the results
+    const dim* lines            # what is asked for, at distances from `ahead`, and from the results; NULL: nothing
     const dim* t_lines
     char* stage                 # where vectors are copied to on the way, if they are read in x,
-    dim channel                 # in which so many bytes lie from one term to the next
+    dim channel                 # in which so many bytes lie from one term to the next,
+    dim near                    # and so many to the one that is asked for then; 0: none
 
 
 cdef inline int reading_rows(int rows, int nv) noexcept nogil:
@@ -86,6 +87,9 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
     cdef const char* a
     cdef const char* ahead = g.ahead
     cdef dim item = itemsize(t)
+    cdef const dim* lines = g.lines
+    cdef const dim* t_lines = g.t_lines
+    cdef dim near = g.near
     cdef char* stage = g.stage
     cdef dim r
     # Vectors in x straddle lines, and take the reads of two.
@@ -104,8 +108,9 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
         if product:
             a = x
             x += g.term
-            prefetch(ahead + g.lines[r])
-            prefetch_to_write(<const char*> t + g.t_lines[r], 1)
+            if lines != NULL:
+                prefetch_to_second_level(ahead + lines[r], 0, 2)
+                prefetch_to_write(<const char*> t + t_lines[r], 1)
         else:
             a = in_register(x + g.off[r])
             prefetch(ahead)
@@ -114,6 +119,8 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
             b[v] = w[v]
             if copies:
                 (<vec*> stage)[v] = b[v]
+                if near != 0:
+                    prefetch(<const char*> (w + v + 1) - 1 + near)
         for i in range(reading, um * m):
             for v in range(nv):
                 acc[i * nv + v] = fma(acc[i * nv + v], b[v], a + i // m * g.row + i % m * step)

@@ -3,8 +3,9 @@
 # The tile of filter_lanes.pxi with its operands exchanged: its vectors are of pixels, of which the rows of y make one
 # sequence, and its broadcasts are of weights. So results are stored as they are. A panel of NV vectors of pixels is
 # staged at a time, [c][pixel], for all filters: a tile then reads both operands from front to back. The first tile of a
-# panel reads the pixels in x, and copies them on the way; with a stride or padding they are staged before it. The tiles
-# of one panel ask for the lines of the next one: x arrives while there is something to do.
+# panel reads the pixels in x, and copies them on the way; with a stride or padding they are staged before it. Where a
+# second-level cache doesn't hold the image, the tiles of one panel ask it for the lines of the next one: x arrives while
+# there is something to do. From there to the first level it is a few channels' time.
 #
 # Packed weights: for each group, the filters' biases; then for each panel of up to MR filters, [c][filter]. Panels are
 # of nearly equal size.
@@ -12,6 +13,8 @@
 cdef enum:
     MATRIX_LEAST = 4 * NV * VECTOR_BYTES // 4       # fewest pixels of a block, about, if there are as many
     MOST_AHEAD = 8                                  # lines of a channel that are asked for
+    CHANNELS_NEAR = 4                               # from one that is read in x to the one that is asked for then
+    NEAR_BYTES = 1 << 20                            # of x and y that a second-level cache holds
 
 cdef struct MatrixGrid:
     dim blocks, sets            # of panels of pixels, and of panels of filters
@@ -139,15 +142,18 @@ cdef inline void matrix_block(const Shape* shape, const MatrixGrid* g, const cha
     s.image = x.data + place.n * x.n + place.group * shape.C * x.c
     s.line = <char*> lines + whole_lines(2 * shape.C * sizeof(dim))
     s.share = ceil_div(shape.C, place.last - place.first)
-    lines_ahead(shape, &s, ceil_div(shape.K, g.filters), lines, t_lines)
+    sweep.lines = NULL
+    if (shape.C * shape.H * shape.W + shape.K * pixels) * item > NEAR_BYTES:
+        sweep.lines = lines
+        lines_ahead(shape, &s, ceil_div(shape.K, g.filters), lines, t_lines)
     y += (place.n * shape.G + place.group) * shape.K * pixels * item
-    sweep.lines = lines
     sweep.t_lines = t_lines
     sweep.terms = shape.C
     sweep.row = sweep.row_step = 0
     sweep.t_step = pixels * item
     sweep.stage = stage
     sweep.channel = x.c
+    sweep.near = CHANNELS_NEAR * x.c if shape.C > CHANNELS_NEAR else 0
     while at < end:
         # The last panel moves left, over its neighbour, so that its vectors are whole.
         nv = most if end - at > lanes else 1

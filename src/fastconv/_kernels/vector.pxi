@@ -26,6 +26,7 @@ cdef extern from *:
     ctypedef unsigned long long i64v
     ctypedef int p32v           # of pairs of 16 bits, or sums of products; to Cython another type than i32v
     void prefetch "__builtin_prefetch"(const void* address) noexcept nogil
+    void prefetch_to_second_level "__builtin_prefetch"(const void* address, int write, int locality) noexcept nogil
     void prefetch_to_write "__builtin_prefetch"(const void* address, int write) noexcept nogil
 
 # An address as one number. Of one that is a sum the compiler makes several, hoists them all, and spills them.
