@@ -4,8 +4,8 @@
 # sequence, and its broadcasts are of weights. So results are stored as they are. A panel of NV vectors of pixels is
 # staged at a time, [c][pixel], for all filters: a tile then reads both operands from front to back. The first tile of a
 # panel reads the pixels in x, and copies them on the way; with a stride or padding they are staged before it. Where a
-# second-level cache doesn't hold the image, the tiles of one panel ask it for the lines of the next one: x arrives while
-# there is something to do. From there to the first level it is a few channels' time.
+# second-level cache doesn't hold the image, the tiles of one panel ask it for the lines of the next one: x arrives
+# while there is something to do. From there to the first level it is a few channels' time.
 #
 # Packed weights: for each group, the filters' biases; then for each panel of up to MR filters, [c][filter]. Panels are
 # of nearly equal size.
