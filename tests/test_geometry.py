@@ -146,6 +146,25 @@ def test_a_matrix_by_a_vector(terms, K, dtype):
     assert np.isnan(fastconv.correlate(x, w, method="direct-terms")[:, 0, 0]).nonzero()[0].tolist() == [K // 2]
 
 
+@pytest.mark.parametrize("pixels", [16, 32, 48, 64, 80, 640])
+@pytest.mark.parametrize("K", [1, 7, 16])
+def test_images_that_begin_within_a_line(pixels, K, dtype):
+    """Panels of few 1x1 filters begin where x's lines do: wherever x does, they leave no pixel out, and add none."""
+    rng = np.random.default_rng(pixels + K)
+    values, w = rng.integers(-9, 10, (6, 4, pixels // 4)), rng.integers(-9, 10, (K, 6, 1, 1)).astype(dtype)
+    exact = np.tensordot(w[..., 0, 0], values, 1)
+    for first in range(17):
+        memory, results = np.full(values.size + 40, np.nan, dtype), np.full(K * pixels + 40, np.nan, dtype)
+        x, out = memory[first:][: values.size].reshape(values.shape), results[20:-20].reshape(exact.shape)
+        x[:] = values
+        for workers in (1, 3):
+            out[:] = np.nan
+            fastconv.correlate(x, w, out=out, method="direct-matrix", workers=workers)
+            assert np.array_equal(out, exact), (first, workers)
+        assert np.isnan(results[:20]).all()
+        assert np.isnan(results[-20:]).all()
+
+
 @pytest.mark.parametrize(("groups", "C", "K"), [(40, 9, 7), (19, 30, 5), (16, 65, 4), (70, 60, 1)])
 def test_weights_of_groups_packed_late(groups, C, K, dtype):
     """By the tasks of a single call: the bits of a plan, by any number of workers, of any strides of the weights."""

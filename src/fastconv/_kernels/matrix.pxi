@@ -13,6 +13,7 @@
 cdef enum:
     MATRIX_LEAST = 4 * NV * VECTOR_BYTES // 4       # fewest pixels of a block, about, if there are as many
     MOST_AHEAD = 8                                  # lines of a channel that are asked for
+    FEW_FILTERS = 16                                # whose panels begin where x's lines do, not y's
     CHANNELS_NEAR = 4                               # from one that is read in x to the one that is asked for then
     NEAR_BYTES = 1 << 20                            # of x and y that a second-level cache holds
 
@@ -52,6 +53,11 @@ cdef struct MatrixStage:
 cdef inline bint reads_in_x(const Shape* shape) noexcept nogil:
     """Whether the pixels of a row of y lie side by side in x."""
     return not shape.gathered and shape.p_step == 1 and shape.q_step == 1
+
+
+cdef inline dim pixels_before_line(const Image* x, dim item) noexcept nogil:
+    """From the last place before x where vectors don't straddle lines, if there are such for all channels at once."""
+    return 0 if x.c % VECTOR_BYTES else <dim> x.data % VECTOR_BYTES // item
 
 
 cdef inline void stage_pixels(const Shape* shape, const MatrixStage* s, dim first, dim count, char* to) noexcept nogil:
@@ -123,14 +129,16 @@ cdef inline void matrix_block(const Shape* shape, const MatrixGrid* g, const cha
     cdef dim item = shape.item
     cdef dim lanes = sizeof(vec) // itemsize(like)
     cdef dim pixels = shape.P * shape.Q
-    cdef dim at = split(g.pixels, g.blocks, place.block) * NV * lanes
-    cdef dim end = min(split(g.pixels, g.blocks, place.block + 1) * NV * lanes, pixels)
+    cdef bint in_x = reads_in_x(shape) and (shape.P == 1 or x.h == shape.W * item)
+    # Few filters lose more by vectors of x that straddle lines than by those of y.
+    cdef dim before = pixels_before_line(x, item) if in_x and shape.K <= FEW_FILTERS else 0
+    cdef dim at = split(g.pixels, g.blocks, place.block) * NV * lanes - before
+    cdef dim end = min(split(g.pixels, g.blocks, place.block + 1) * NV * lanes - before, pixels)
     cdef dim* lines = <dim*> (stage + matrix_stage_bytes(shape))
     cdef dim* t_lines = lines + shape.C
     cdef const char* bias = packed + place.group * matrix_group_bytes(shape)
     cdef const char* w = bias + whole_vectors(shape.K * item)
-    cdef bint in_x = reads_in_x(shape) and (shape.P == 1 or x.h == shape.W * item)
-    cdef int most = NV if end - at >= NV * lanes else 1
+    cdef int most
     cdef const char* from_x
     cdef const char* ahead
     cdef MatrixStage s
@@ -154,11 +162,15 @@ cdef inline void matrix_block(const Shape* shape, const MatrixGrid* g, const cha
     sweep.stage = stage
     sweep.channel = x.c
     sweep.near = CHANNELS_NEAR * x.c if shape.C > CHANNELS_NEAR else 0
+    if place.block == g.blocks - 1:
+        end = pixels
+    most = NV if end - max(<dim> 0, at) >= NV * lanes else 1
     while at < end:
-        # The last panel moves left, over its neighbour, so that its vectors are whole.
+        # The last panel moves left, over its neighbour, so that its vectors are whole; the first one right.
         nv = most if end - at > lanes else 1
-        first = min(at, end - nv * lanes)
-        at = first + nv * lanes
+        at = min(at, end - nv * lanes)
+        first = max(<dim> 0, at)
+        at += nv * lanes
         ahead = s.image
         if at < end:
             row = at // shape.Q
