@@ -24,6 +24,7 @@ cdef enum:
     SMALL_IMAGE = 16 * 1024     # bytes that stay in the first-level cache wherever they lie
     FEW_PANELS = 6              # so many panels of filters of 1 x 1 lose less by reading one row where it stands than
     SMALL_ROW = 256 * 1024      # copying it takes, if it has no more bytes
+    SCALARS_AHEAD = 1024        # bytes that the scalars of a product are asked for ahead
     LATE_BYTES = 128 * 1024     # packed weights that stay in a cache from when they are packed
     SUM_BYTES = 384 * 1024      # most that waits for the rest of its sum; with the stage it fits a second-level cache
 
@@ -108,6 +109,8 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
         if product:
             a = x
             x += g.term
+            for i in range(item // 4):      # weights come a line a term, of 64 bits almost two
+                prefetch(x + SCALARS_AHEAD + i * LINE)
             if lines != NULL:
                 prefetch_to_second_level(ahead + lines[r], 0, 2)
                 prefetch_to_write(<const char*> t + t_lines[r], 1)
