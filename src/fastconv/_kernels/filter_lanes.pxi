@@ -9,8 +9,9 @@
 # cache, without a new page for every channel. So a block of y has the rows of x under each of its tiles copied
 # (staged), once for all panels of filters: [tile across][c][row of x][m + (S - 1) * dilation], which tiles below each
 # other share, or for each tile [c][r][m + ...], where a part of the reduction isn't of whole channels, or rows would be
-# copied that none sees. With a stride, where neighbouring pixels see values that lie apart, m + ... is [s][m]. A small
-# image is read where it stands. Tiles can't tell: they are handed a table of offsets.
+# copied that none sees. With a stride, where neighbouring pixels see values that lie apart, m + ... is that for each
+# phase of a row; with wide dilation it is [s][m]. A small image is read where it stands. Tiles can't tell: they are
+# handed a table of offsets.
 #
 # Tiles write pixel by pixel into sums, which are transposed into y when they are complete.
 #
@@ -33,8 +34,9 @@ cdef struct FilterGrid:
     # follow each other.
     bint staged
     bint shared                 # tiles below each other share what is staged
-    bint by_term                # [s][m], and not [m + ...]
-    bint apart                  # where rows are gathered, those that each row of a filter sees, one after the other,
+    bint by_term                # [s][m], and not [phase][m + ...]
+    bint gathered               # rows of a channel are put together before they are cut into tiles
+    bint apart                  # those that each row of a filter sees, one after the other,
     bint wide                   # and the columns that each of its values sees: with dilation there is much between
     dim unit                    # terms that are staged together: those of a channel if shared, or of a filter's row
     dim rows, columns           # of y in the largest block
@@ -247,7 +249,7 @@ cdef inline dim unit_bytes(const Shape* shape, const FilterGrid* g) noexcept nog
 cdef inline FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
     cdef FilterGrid g
     cdef dim terms = shape.C * shape.R * shape.S
-    cdef dim most, sets, small
+    cdef dim most, seen, sets, small
     cdef bint must
     # Blocks: whole rows, or pieces of one; some for each worker.
     g.rows, g.bands, g.columns, g.pieces = shape.P, 1, shape.Q, 1
@@ -264,14 +266,16 @@ cdef inline FilterGrid filter_grid(const Shape* shape, int workers) noexcept nog
         g.rows = ceil_div(shape.P, g.bands)
     g.across = ceil_div(g.columns, MR)
     g.m = MR if g.pieces > 1 else ceil_div(g.columns, g.across)     # a piece with a column less may have wider tiles
-    g.by_term = shape.q_step > 1 or g.m + (shape.S - 1) * shape.s_step > g.m * shape.S
-    g.pitch = (g.m * shape.S if g.by_term else g.m + (shape.S - 1) * shape.s_step) * shape.item
+    seen = phases_across(shape) * phase_columns(shape, g.m)
+    g.by_term = seen > g.m * shape.S
+    g.pitch = (g.m * shape.S if g.by_term else seen) * shape.item
     # Parts of the reduction: whole channels or rows of filters where they can be staged, or else any terms.
     must = shape.gathered or shape.q_step > 1
+    g.gathered = shape.gathered or shape.q_step > 1 and not g.by_term
     g.shared = reach_h(shape, g.rows) < g.rows * shape.R and shape.R * shape.S <= FILTER_KC
     g.shared = g.shared and unit_bytes(shape, &g) <= STAGE_BYTES
     g.wide = shape.gathered and reach_w(shape, g.columns) > shape.S * seen_columns(shape, g.columns)
-    g.apart = shape.gathered and not g.shared and (g.wide or reach_h(shape, g.rows) > g.rows * shape.R)
+    g.apart = g.gathered and not g.shared and (g.wide or reach_h(shape, g.rows) > g.rows * shape.R)
     g.unit = shape.R * shape.S if g.shared else shape.S
     small = SMALL_ROW if terms == shape.C and shape.P == 1 and filter_panels(shape) <= FEW_PANELS else SMALL_IMAGE
     g.staged = must or (shape.C * shape.H * shape.W * shape.item > small and g.unit <= FILTER_KC
@@ -309,12 +313,27 @@ cdef inline dim stage_bytes(const Shape* shape, const FilterGrid* g) noexcept no
     return whole_lines(g.terms // g.unit * unit_bytes(shape, g))
 
 
+cdef inline dim gathered_row_bytes(const Shape* shape, const FilterGrid* g, dim columns) noexcept nogil:
+    """Of what so many columns of y see."""
+    if g.wide:
+        return seen_columns(shape, columns) * shape.item
+    if g.by_term:
+        return reach_w(shape, columns) * shape.item
+    return phases_across(shape) * phase_columns(shape, columns) * shape.item
+
+
 cdef inline dim channel_bytes(const Shape* shape, const FilterGrid* g) noexcept nogil:
     """Of the rows of a channel that are gathered at a time, a multiple of a cache line."""
-    if not shape.gathered:
+    if not g.gathered:
         return 0
-    return whole_lines((g.rows if g.apart else reach_h(shape, g.rows))
-                       * (seen_columns(shape, g.columns) if g.wide else reach_w(shape, g.columns)) * shape.item)
+    return whole_lines((g.rows if g.apart else reach_h(shape, g.rows)) * gathered_row_bytes(shape, g, g.columns))
+
+
+cdef inline dim line_bytes(const Shape* shape, const FilterGrid* g) noexcept nogil:
+    """Of a row of x that is gathered before it is cut into phases, a multiple of a cache line."""
+    if shape.q_step == 1 or g.by_term or not shape.gathered:
+        return 0
+    return whole_lines(reach_w(shape, g.columns) * shape.item)
 
 
 cdef inline dim late_bytes(const Shape* shape, const FilterGrid* g) noexcept nogil:
@@ -324,8 +343,8 @@ cdef inline dim late_bytes(const Shape* shape, const FilterGrid* g) noexcept nog
 
 cdef dim filter_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
     cdef FilterGrid g = filter_grid(shape, workers)
-    return (sum_bytes(&g) + stage_bytes(shape, &g) + channel_bytes(shape, &g) + late_bytes(shape, &g)
-            + g.terms * sizeof(dim))
+    return (sum_bytes(&g) + stage_bytes(shape, &g) + channel_bytes(shape, &g) + line_bytes(shape, &g)
+            + late_bytes(shape, &g) + g.terms * sizeof(dim))
 
 
 cdef inline bint filters_are_dense(const Shape* shape, const Weights* w) noexcept nogil:
@@ -333,9 +352,13 @@ cdef inline bint filters_are_dense(const Shape* shape, const Weights* w) noexcep
     return w.s == shape.item and w.r == shape.S * shape.item and w.c == shape.R * shape.S * shape.item
 
 
-cdef inline void filter_offsets(const Shape* shape, dim c_step, dim r_step, dim s_step, dim first, dim count,
-                                dim* off) noexcept nogil:
-    """Where terms first .. first+count-1 of the reduction stand."""
+cdef inline void filter_offsets(const Shape* shape, dim c_step, dim r_step, dim s_step, dim turn, dim back, dim first,
+                                dim count, dim* off) noexcept nogil:
+    """Where terms first .. first+count-1 of the reduction stand.
+
+    A value of a filter's row is seen `turn` phases behind the one before it; from the last phase it is `back` bytes to
+    the first one. With phases, begins at a whole row.
+    """
     cdef dim row = first // shape.S if first > 0 else 0
     cdef dim s = first - row * shape.S
     cdef dim c = row // shape.R if row > 0 else 0
@@ -343,13 +366,17 @@ cdef inline void filter_offsets(const Shape* shape, dim c_step, dim r_step, dim 
     cdef dim channel_at = c * c_step
     cdef dim row_at = channel_at + r * r_step
     cdef dim at = row_at + s * s_step
-    cdef dim i
+    cdef dim i, phase = 0
     for i in range(count):
         off[i] = at
         s += 1
         at += s_step
+        phase += turn
+        if phase >= shape.q_step:
+            phase -= shape.q_step
+            at += back
         if s == shape.S:
-            s = 0
+            s = phase = 0
             r += 1
             row_at += r_step
             if r == shape.R:
@@ -363,14 +390,25 @@ cdef struct FilterBlock:
     # One block of y, and how its rows are cut into tiles.
     const char* image           # the first channel of its group
     char* stage
-    char* channel               # room for a channel of x
+    char* channel               # room for a channel of x,
+    char* line                  # and for a row
     dim p, rows, q, columns     # its first row and column, and how many
     dim across
     dim m, longer               # pixels in a tile; the first `longer` across have one more
-    bint shared, apart, wide
+    bint shared, gathered, apart, wide
     dim staged_rows             # of a unit of the reduction, for each tile across
+    dim row                     # bytes of a row of what is gathered
     dim unit_step, row_step, tile_step      # bytes from one unit to the next, and for a unit from one row or tile
-    dim spread                  # values from one term's pixels to the next's, or 0 where terms share values
+    dim spread                  # values from one term's pixels to the next's, or 0 where terms share values,
+    dim phase                   # of which one phase is so many bytes from the next
+
+
+cdef inline bint goes_straight(const Shape* shape, const FilterBlock* b, const Image* x, dim width) noexcept nogil:
+    """Whether what is gathered goes where it is staged, a tile at a time: unless it is cut up for rows or terms."""
+    if not b.gathered or b.spread or not (b.shared or b.apart):
+        return False
+    return b.across == 1 or (shape.q_step > 1 and reach_w(shape, b.m + 1) * shape.item <= masked_bytes(shape)
+                             and can_mask(shape, x, b.q * shape.q_step, width))
 
 
 cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Image* x, dim first, dim count,
@@ -380,30 +418,44 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
     cdef dim c = first if b.shared else first // shape.R
     cdef dim r = 0 if b.shared else first - c * shape.R
     cdef dim width = seen_columns(shape, b.columns) if b.wide else reach_w(shape, b.columns)
-    # What is gathered goes where it is staged, unless it is cut up for several tiles, rows or terms.
-    cdef bint straight = shape.gathered and b.across == 1 and b.spread == 0 and (b.shared or b.apart)
-    cdef dim row = x.h      # bytes from one row of the channel to the next
-    if shape.gathered:
-        row = b.row_step if straight else width * item
+    cdef bint straight = goes_straight(shape, b, x, width)
+    # Bytes from one row of the channel to the next, and from one phase.
+    cdef dim row = b.row_step if straight else b.row if b.gathered else x.h
+    cdef dim phase = b.phase if straight else phase_columns(shape, b.columns) * item
+    cdef dim phases = phases_across(shape)
     cdef dim p_pitch = (1 if b.shared or b.apart else shape.p_step) * row
     cdef dim r_pitch = 0 if b.apart else shape.r_step * row
     cdef dim rows = b.rows if b.apart else reach_h(shape, b.rows)       # that are gathered at a time
-    cdef dim top
+    cdef dim top, left, columns
     cdef dim at_once = 1 if b.wide else shape.S                 # of a filter's columns
     # Of b and the shape, what the inner loop needs: the compiler can't know that copies don't change them.
-    cdef dim across = b.across, longer = b.longer, tile_step = b.tile_step
-    cdef dim m_bytes = b.m * item, q_step = shape.q_step, more = (shape.S - 1) * shape.s_step * item
-    cdef dim i, p, tile, bytes, s, column
+    cdef dim across = b.across, longer = b.longer, tile_step = b.tile_step, b_phase = b.phase
+    cdef dim m_bytes = b.m * item, q_step = shape.q_step
+    cdef dim more = (phase_columns(shape, b.m) - b.m) * item
+    cdef dim i, f, p, tile, bytes, s, column
     cdef const char* value
     cdef const char* channel = b.image + c * x.c + b.p * shape.p_step * x.h + b.q * shape.q_step * item
     cdef char* to
     for i in range(count):
         for column in range(shape.S if b.wide else 1):
-            if shape.gathered and (i == 0 or r == 0 or b.apart):
+            if b.gathered and (i == 0 or r == 0 or b.apart):
                 top = b.p * shape.p_step + (r * shape.r_step if b.apart else 0)
-                channel = b.stage + i * b.unit_step if straight else b.channel
-                gather_rows(shape, x, b.image, c, top, shape.p_step if b.apart else 1, rows,
-                            b.q * shape.q_step + column * shape.s_step, width, <char*> channel, row)
+                left = b.q * shape.q_step
+                channel = b.channel
+                if straight:
+                    to = b.stage + i * b.unit_step
+                    for tile in range(across):
+                        columns = b.m + (tile < longer)
+                        gather_phases(shape, x, b.image, c, top, shape.p_step if b.apart else 1, rows, left,
+                                      reach_w(shape, columns), to, row, phase, b.line)
+                        left += columns * q_step
+                        to += tile_step
+                elif piece == 0:
+                    gather_rows(shape, x, b.image, c, top, shape.p_step if b.apart else 1, rows,
+                                left + column * shape.s_step, width, b.channel, row)
+                else:
+                    gather_phases(shape, x, b.image, c, top, shape.p_step if b.apart else 1, rows, left, width,
+                                  b.channel, row, phase, b.line)
             for p in range(0 if straight else b.staged_rows):
                 to = b.stage + i * b.unit_step + p * b.row_step + column * b.spread * item
                 value = channel + p * p_pitch + r * r_pitch
@@ -413,9 +465,12 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
                         for s in range(at_once):
                             copy_strided(to + s * b.spread * item, value + s * shape.s_step * item,
                                          values_in(bytes, item), q_step, item)
+                        value += bytes * q_step
                     else:
                         copy_row(to, value, bytes + more, piece)
-                    value += bytes * q_step
+                        for f in range(1, phases):
+                            copy_row(to + f * b_phase, value + f * phase, bytes + more, piece)
+                        value += bytes
                     to += tile_step
         r += 1
         if b.shared or r == shape.R:
@@ -426,7 +481,7 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
 
 cdef inline void stage_any(const Shape* shape, const FilterBlock* b, const Image* x, dim first,
                            dim count) noexcept nogil:
-    cdef dim least = (b.m + (shape.S - 1) * shape.s_step) * shape.item
+    cdef dim least = phase_columns(shape, b.m) * shape.item
     if b.spread: stage_part(shape, b, x, first, count, 0)
     elif least >= 64: stage_part(shape, b, x, first, count, 64)
     elif least >= 32: stage_part(shape, b, x, first, count, 32)
@@ -456,12 +511,13 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     cdef const char* tile_a
     cdef FilterBlock b
     cdef FilterSweep g
-    cdef dim part, panel, tile, term, row, tile_bytes, units, tiles, ahead
+    cdef dim part, panel, tile, term, row, tile_bytes, units, tiles, ahead, turn, s_step
     cdef dim panel_bytes = (1 + terms) * NV * VECTOR_BYTES
     cdef int m, um, nv
     b.stage = workspace + sum_bytes(grid)
     b.channel = b.stage + stage_bytes(shape, grid)
-    late = b.channel + channel_bytes(shape, grid)
+    b.line = b.channel + channel_bytes(shape, grid)
+    late = b.line + line_bytes(shape, grid)
     off = <dim*> (late + late_bytes(shape, grid))
     b.p = split(shape.P, grid.bands, band)
     b.rows = split(shape.P, grid.bands, band + 1) - b.p
@@ -471,9 +527,11 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     b.across = ceil_div(b.columns, MR)
     b.m = <unsigned int> b.columns // <unsigned int> b.across
     b.longer = b.columns - b.m * b.across
-    b.shared, b.apart, b.wide = grid.shared, grid.apart, grid.wide
+    b.shared, b.gathered, b.apart, b.wide = grid.shared, grid.gathered, grid.apart, grid.wide
     b.staged_rows = reach_h(shape, b.rows) if grid.shared else b.rows
+    b.row = gathered_row_bytes(shape, grid, b.columns)
     b.spread = grid.m if grid.by_term else 0
+    b.phase = phase_columns(shape, grid.m) * item
     g.off = off
     g.row_step = b.columns
     y += place.n * filters * shape.P * shape.Q * item + (b.p * shape.Q + b.q) * y_pixel
@@ -502,11 +560,15 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
             stage_any(shape, &b, x, term // grid.unit, units)
             a = b.stage
             if part == 0:
+                # From a value of a filter's row to the next, so many phases and columns of them.
+                turn, s_step = 0, b.spread if grid.by_term else shape.s_step
+                if shape.q_step > 1 and not grid.by_term:
+                    turn, s_step = shape.s_step % shape.q_step, shape.s_step // shape.q_step
                 filter_offsets(shape, b.unit_step if grid.shared else shape.R * grid.pitch,
-                               (shape.r_step if grid.shared else 1) * grid.pitch,
-                               (b.spread if b.spread else shape.s_step) * item, 0, g.terms, off)
+                               (shape.r_step if grid.shared else 1) * grid.pitch, turn * b.phase + s_step * item,
+                               turn, item - shape.q_step * b.phase, 0, g.terms, off)
         else:
-            filter_offsets(shape, x.c, shape.r_step * x.h, shape.s_step * item, term, g.terms, off)
+            filter_offsets(shape, x.c, shape.r_step * x.h, shape.s_step * item, 0, 0, term, g.terms, off)
             tile_bytes = b.m * item
             g.row = shape.p_step * x.h
             a = b.image + b.p * g.row + b.q * item
@@ -609,7 +671,7 @@ cdef inline void pack_vector(const Shape* shape, const Weights* w, const char* d
         if dense and count == lanes:
             transpose_block(data + first * item, pitch, filters, packed, width, lanes, like)
         else:
-            filter_offsets(shape, w.c, w.r, w.s, first, count, off)
+            filter_offsets(shape, w.c, w.r, w.s, 0, 0, first, count, off)
             for k in range(filters):
                 for i in range(count):
                     copy_scalar(<char*> &rows[k] + i * item, data + k * pitch + off[i], item)
@@ -685,7 +747,7 @@ cdef double filter_cost(const Shape* whole) noexcept nogil:
     # A term of a tile issues as many multiply-adds as it has sums, but no faster than each follows the one before it.
     cdef double term = max(pixels / tiles * vectors / panels / ISSUE, <double> LATENCY)
     cdef double staging = 0
-    cdef bint straight = shape.gathered and g.across == 1 and not g.by_term and (g.shared or g.apart)
+    cdef bint straight = g.gathered and g.across == 1 and not g.by_term and (g.shared or g.apart)
     # A tile's row of a unit is copied, but what is gathered straight to there; by term, value by value.
     if g.staged and not straight:
         staging = <double> shape.C * g.bands * g.across * g.pieces * (

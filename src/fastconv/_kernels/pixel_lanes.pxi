@@ -194,16 +194,6 @@ cdef inline dim pixel_columns(const Shape* shape) noexcept nogil:
     return columns
 
 
-cdef inline dim divided(dim a, dim b) noexcept nogil:
-    """a // b, of which b is mostly 1: divisions cost more than all else in a small problem."""
-    return a if b == 1 else a // b
-
-
-cdef inline dim phase_columns(const Shape* shape) noexcept nogil:
-    """Values in a phase of a staged row."""
-    return divided(reach_w(shape, pixel_columns(shape)) + shape.q_step - 1, shape.q_step)
-
-
 cdef inline PixelStage pixel_stage(const Shape* shape, dim rows) noexcept nogil:
     """The stage of a block of `rows` rows of y; of no size where x is read in place."""
     cdef PixelStage g
@@ -213,20 +203,20 @@ cdef inline PixelStage pixel_stage(const Shape* shape, dim rows) noexcept nogil:
     g.flat = pixel_flat(shape)
     g.row_phases = shape.p_step if g.flat else 1
     g.rows = divided(reach_h(shape, rows) + g.row_phases - 1, g.row_phases)
-    g.columns = phase_columns(shape)
+    g.columns = phase_columns(shape, pixel_columns(shape))
     g.pitch = g.columns * shape.item
     g.row_phase = g.rows * g.pitch
     g.phase = g.row_phases * g.row_phase
-    g.c = shape.q_step * g.phase
+    g.c = phases_across(shape) * g.phase
     if not g.flat:
         g.phase = g.pitch
-        g.pitch *= shape.q_step
+        g.pitch *= phases_across(shape)
     return g
 
 
 cdef inline dim staged_row_bytes(const Shape* shape) noexcept nogil:
     """Of a row of x in a stage."""
-    return phase_columns(shape) * shape.q_step * shape.item
+    return phase_columns(shape, pixel_columns(shape)) * phases_across(shape) * shape.item
 
 
 cdef inline dim flat_bytes(const Shape* shape, const PixelStage* g, dim rows) noexcept nogil:
@@ -264,19 +254,12 @@ cdef inline void stage_band(const Shape* shape, const PixelStage* g, const Image
     cdef dim count = reach_w(shape, block.q_last - block.q_first)
     cdef dim top = block.p_first * shape.p_step
     cdef dim rows = reach_h(shape, block.p_last - block.p_first)
-    cdef const char* row
-    cdef char* to
-    cdef dim c, h, phase, some
+    cdef dim c, phase, some
     for c in range(shape.C):
         for phase in range(g.row_phases):
-            to = stage + phase * g.row_phase
             some = divided(rows - phase + g.row_phases - 1, g.row_phases)
-            if shape.q_step == 1:
-                gather_rows(shape, x, image, c, top + phase, g.row_phases, some, first, count, to, g.pitch)
-                continue
-            for h in range(some):
-                row = image_row(shape, x, image, c, top + phase + h * g.row_phases, first, count, line)
-                split_row(to + h * g.pitch, g.phase, row, count, shape.q_step, shape.item)
+            gather_phases(shape, x, image, c, top + phase, g.row_phases, some, first, count,
+                          stage + phase * g.row_phase, g.pitch, g.phase, line)
         stage += g.c
 
 
@@ -521,7 +504,7 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
     vectors = shape.P * ceil_div(shape.Q, lanes)
     nv = min(PIXEL_NV, shape.Q // lanes)
     if flat:
-        vectors = ceil_div(shape.P * phase_columns(shape) * shape.item, VECTOR_BYTES)
+        vectors = ceil_div(shape.P * phase_columns(shape, pixel_columns(shape)) * shape.item, VECTOR_BYTES)
         nv = min(<double> PIXEL_NV, vectors)
         staging += filters * shape.P * 10
     # A term of a tile issues rows * nv multiply-adds, with vector loads that mostly straddle two cache lines and count

@@ -44,10 +44,11 @@ cdef inline void split_pairs(char* even, char* odd, const char* value, dim pairs
         i += lanes
 
 
-cdef inline void split_row(char* to, dim phase, const char* value, dim count, dim step, dim item) noexcept nogil:
-    """Values f, f + step, ... of a row to to + f * phase, side by side."""
+cdef inline void split_row(char* to, dim phase, const char* value, dim count, dim step, dim phases,
+                           dim item) noexcept nogil:
+    """Values f, f + step, ... of a row to to + f * phase, side by side, for all f < phases."""
     cdef dim f, pairs = count // 2
-    if step == 2 and pairs * item >= VECTOR_BYTES:
+    if phases == 2 == step and pairs * item >= VECTOR_BYTES:
         if item == 4:
             split_pairs(to, to + phase, value, pairs, <f32v*> NULL)
         else:
@@ -55,8 +56,9 @@ cdef inline void split_row(char* to, dim phase, const char* value, dim count, di
         if count > 2 * pairs:
             copy_scalar(to + pairs * item, value + 2 * pairs * item, item)
         return
-    for f in range(min(step, count)):
-        copy_strided(to + f * phase, value + f * item, ceil_div(count - f, step), step, item)
+    for f in range(min(phases, count)):
+        copy_strided(to + f * phase, value + f * item, (count - f + 1) // 2 if step == 2 else ceil_div(count - f, step),
+                     step, item)
 
 
 cdef inline void copy_strided(char* to, const char* value, dim count, dim step, dim item) noexcept nogil:
@@ -185,28 +187,44 @@ cdef bint only_zeros_around(const Shape* shape, const Image* x, dim first, dim c
     return True
 
 
+cdef inline bint can_mask(const Shape* shape, const Image* x, dim first, dim count) noexcept nogil:
+    """Whether these columns follow each other in x, and are zeros or of x."""
+    return x.w == shape.item and shape.dtype != PAIRS and only_zeros_around(shape, x, first, count)
+
+
 cdef inline void gather_lanes(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step,
-                              dim rows, dim first, dim count, char* to, dim pitch, lane* like) noexcept nogil:
-    """As gather_rows, a vector at a time. Assumes only_zeros_around, and that x's columns follow each other."""
+                              dim rows, dim first, dim count, char* to, dim pitch, dim phase, int phases,
+                              lane* like) noexcept nogil:
+    """As gather_phases, one phase or two, a vector of each at a time. Assumes can_mask."""
     cdef dim item = itemsize(like)
     cdef dim lanes = sizeof(lane) // item
     cdef dim before = (x.left if x.columns != NULL else 0) - first      # columns before x
-    cdef dim i, at, row
+    cdef dim i, at, row, left
     cdef const char* value
-    cdef lane some
+    cdef char* line
+    cdef lane some[2]
+    cdef int f
     for i in range(rows):
         row = h + i * h_step
         if x.rows != NULL:
             row = x.rows[row]
         value = image + c * x.c + row * x.h - before * item
+        line = to
         at = 0
         while at < count:
-            if row < 0:
-                some = broadcast(&x.pad[0], like)
+            left = count - at
+            for f in range(phases):
+                if row < 0:
+                    some[f] = broadcast(&x.pad[0], like)
+                else:
+                    some[f] = load_lanes(value + at * item, before - at, before + shape.W - at, like)
+                at += lanes
+            if phases == 1:
+                store_lanes(line, left, some[0])
             else:
-                some = load_lanes(value + at * item, before - at, before + shape.W - at, like)
-            store_lanes(to + at * item, count - at, some)
-            at += lanes
+                store_lanes(line, (left + 1) // 2, even_lanes(some[0], some[1]))
+                store_lanes(line + phase, left // 2, odd_lanes(some[0], some[1]))
+            line += VECTOR_BYTES
         to += pitch
 
 
@@ -214,9 +232,17 @@ cdef inline void gather_lanes(const Shape* shape, const Image* x, const char* im
 cdef void gather_narrow(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
                         dim first, dim count, char* to, dim pitch) noexcept nogil:
     if shape.item == 4:
-        gather_lanes(shape, x, image, c, h, h_step, rows, first, count, to, pitch, <f32v*> NULL)
+        gather_lanes(shape, x, image, c, h, h_step, rows, first, count, to, pitch, 0, 1, <f32v*> NULL)
     else:
-        gather_lanes(shape, x, image, c, h, h_step, rows, first, count, to, pitch, <f64v*> NULL)
+        gather_lanes(shape, x, image, c, h, h_step, rows, first, count, to, pitch, 0, 1, <f64v*> NULL)
+
+
+cdef void gather_pairs(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
+                       dim first, dim count, char* to, dim pitch, dim phase) noexcept nogil:
+    if shape.item == 4:
+        gather_lanes(shape, x, image, c, h, h_step, rows, first, count, to, pitch, phase, 2, <f32v*> NULL)
+    else:
+        gather_lanes(shape, x, image, c, h, h_step, rows, first, count, to, pitch, phase, 2, <f64v*> NULL)
 
 
 cdef void gather_wide(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
@@ -229,19 +255,31 @@ cdef void gather_wide(const Shape* shape, const Image* x, const char* image, dim
 cdef inline void gather_rows(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
                              dim first, dim count, char* to, dim pitch) noexcept nogil:
     """The same columns of rows h, h + h_step, ... of a channel, `pitch` bytes apart."""
-    if (x.w == shape.item and shape.dtype != PAIRS and count * shape.item <= MASKED_BYTES
-            and only_zeros_around(shape, x, first, count)):
+    if count * shape.item <= MASKED_BYTES and can_mask(shape, x, first, count):
         gather_narrow(shape, x, image, c, h, h_step, rows, first, count, to, pitch)
     else:
         gather_wide(shape, x, image, c, h, h_step, rows, first, count, to, pitch)
 
 
-cdef inline const char* row_in_x(const Image* x, const char* image, dim c, dim h, dim first) noexcept nogil:
-    """Where columns of the padded image from `first` on stand in x, about: to ask for them, not to read."""
-    if x.rows != NULL:
-        h = max(<dim> 0, x.rows[h])
-        first = max(<dim> 0, first - x.left)
-    return image + c * x.c + h * x.h + first * x.w
+# Phase f of a row holds columns f, f + q_step, ...: what neighbouring pixels see, side by side.
+
+cdef inline dim phases_down(const Shape* shape) noexcept nogil:
+    """Phases of x's rows that a filter sees."""
+    return min(shape.p_step, reach_h(shape, 1))
+
+
+cdef inline dim phases_across(const Shape* shape) noexcept nogil:
+    return min(shape.q_step, reach_w(shape, 1))
+
+
+cdef inline dim divided(dim a, dim b) noexcept nogil:
+    """a // b, of which b is mostly 1: divisions cost more than all else in a small problem."""
+    return a if b == 1 else a // b
+
+
+cdef inline dim phase_columns(const Shape* shape, dim columns) noexcept nogil:
+    """Values in a phase of what so many columns of y see."""
+    return divided(reach_w(shape, columns) + shape.q_step - 1, shape.q_step)
 
 
 cdef inline const char* image_row(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim first,
@@ -251,3 +289,34 @@ cdef inline const char* image_row(const Shape* shape, const Image* x, const char
         return image + c * x.c + h * x.h + first * shape.item
     gather_row(shape, x, image, c, h, first, count, line)
     return line
+
+
+cdef inline dim masked_bytes(const Shape* shape) noexcept nogil:
+    """Most of a row that is gathered with lanes masked, by its phases."""
+    if shape.q_step == 1:
+        return MASKED_BYTES
+    return 2 * MASKED_BYTES if shape.q_step == 2 == phases_across(shape) else 0
+
+
+cdef inline void gather_phases(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step,
+                               dim rows, dim first, dim count, char* to, dim pitch, dim phase,
+                               char* line) noexcept nogil:
+    """As gather_rows, each row by its phases, which are `phase` bytes apart; `line` has room for what is gathered."""
+    cdef dim i
+    if shape.q_step == 1:
+        gather_rows(shape, x, image, c, h, h_step, rows, first, count, to, pitch)
+        return
+    if count * shape.item <= masked_bytes(shape) and can_mask(shape, x, first, count):
+        gather_pairs(shape, x, image, c, h, h_step, rows, first, count, to, pitch, phase)
+        return
+    for i in range(rows):
+        split_row(to + i * pitch, phase, image_row(shape, x, image, c, h + i * h_step, first, count, line), count,
+                  shape.q_step, phases_across(shape), shape.item)
+
+
+cdef inline const char* row_in_x(const Image* x, const char* image, dim c, dim h, dim first) noexcept nogil:
+    """Where columns of the padded image from `first` on stand in x, about: to ask for them, not to read."""
+    if x.rows != NULL:
+        h = max(<dim> 0, x.rows[h])
+        first = max(<dim> 0, first - x.left)
+    return image + c * x.c + h * x.h + first * x.w

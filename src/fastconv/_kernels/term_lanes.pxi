@@ -110,7 +110,7 @@ cdef inline void pack_terms(const Shape* shape, const Weights* w, dim filter, di
                 (<lane*> to)[0] = load_lanes(data + first * item, 0, terms - first, like)
             else:
                 memset(to, 0, VECTOR_BYTES)
-                filter_offsets(shape, w.c, w.r, w.s, first, min(lanes, terms - first), off)
+                filter_offsets(shape, w.c, w.r, w.s, 0, 0, first, min(lanes, terms - first), off)
                 for i in range(min(lanes, terms - first)):
                     copy_scalar(to + i * item, data + off[i], item)
             to += km * VECTOR_BYTES

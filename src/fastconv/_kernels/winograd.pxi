@@ -692,14 +692,6 @@ cdef struct Trust:
     dim sure                    # whether any image keeps the bound
 
 
-cdef inline dim phases_down(const Shape* shape) noexcept nogil:
-    return min(shape.R, shape.p_step)
-
-
-cdef inline dim phases_across(const Shape* shape) noexcept nogil:
-    return min(shape.S, shape.q_step)
-
-
 cdef inline dim trust_start(const Shape* shape) noexcept nogil:
     """Behind direct weights, or where these are as they came."""
     return whole_lines(filter_packed_bytes(shape))
