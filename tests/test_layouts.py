@@ -1,6 +1,7 @@
 """Channels last, and arrays of any memory and origin: the values alone decide, down to the bits."""
 
 import array
+import functools
 import itertools
 
 import memory
@@ -201,6 +202,44 @@ def test_tensors_that_cannot_be_read():
 
 
 # Plans.
+
+
+COLUMN_OPTIONS = (
+    {},
+    {"padding": (3, 0)},
+    {"padding": ((1, 2), (0, 0)), "pad_mode": "reflect"},
+    {"mode": "same", "dilation": (2, 1)},
+    {"stride": (2, 1), "groups": 2},
+    {"stride": 3, "mode": "full", "pad_value": 2},
+)
+
+
+@DTYPES
+@pytest.mark.parametrize("options", COLUMN_OPTIONS, ids=str)
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_a_column_is_a_row_that_is_turned(layout, options, dtype):
+    """All of it, so that images of one column take no longer: bits, shapes and what errors say."""
+    x, w, bias = arrays(dtype, N=2, C=4, K=40, R=5, S=1, H=50, W=1, groups=options.get("groups", 1))
+    turned = {
+        name: value if isinstance(value, int | str) else value[::-1] for name, value in options.items()
+    }  # of pairs, which are for rows and for columns, the other way round
+    row, column = np.swapaxes(x, 2, 3), x
+    axes = (2, 3)
+    if layout == "NHWC":
+        row, column, axes = channels_last(row), channels_last(column), (1, 2)
+    for method, operation in itertools.product(METHODS, ("correlate", "convolve")):
+        compute = functools.partial(getattr(fastconv, operation), bias=bias, layout=layout, method=method)
+        y = compute(column, w, **options)
+        assert same_bits(y, np.swapaxes(compute(row, np.swapaxes(w, 2, 3), **turned), *axes))
+        assert same_bits(y, compute(memory.gapped(column), memory.gapped(w), **options))
+        plan = fastconv.Plan(
+            w, column.shape[1:], bias=bias, layout=layout, method=method, operation=operation, **options
+        )
+        assert same_bits(plan(column), y)
+        assert plan.x_shape == column.shape[1:]
+        assert plan.y_shape == y.shape[1:]
+        with pytest.raises(ValueError, match=r"x has shape .*; expected \(.*50, 1.*as planned"):
+            plan(row)
 
 
 @DTYPES

@@ -14,9 +14,9 @@ from fastconv._plan cimport (
 )
 from fastconv._threads cimport count_workers
 from fastconv._problem cimport (
-    array_argument, check_image, check_overlap, check_weights, computed_array, flag_argument, number_argument,
+    array_argument, as_given, check_image, check_overlap, check_weights, computed_array, flag_argument, number_argument,
     pair_channels, Problem, read_bias, read_image, read_shape, read_weights, result_array, round_result, set_dtype,
-    set_images, set_options, set_pad_value, set_sizes, short_values,
+    set_images, set_options, set_pad_value, set_sizes, short_values, turn_column,
 )
 
 cnp.import_array()
@@ -106,6 +106,7 @@ cdef ndarray compute(object x, object w, bint reverse, bint flip_channels, objec
     set_dtype(problem, x_array, w_array, dtype)
     set_pad_value(problem, pad_value)
     pair_channels(problem, x_array, w_array)
+    turn_column(problem)
     bias_array = read_bias(problem, bias, &weights)
     y = result_array(problem, out)
     if out is not None:
@@ -389,6 +390,7 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
         set_dtype(problem, w_array, w_array, dtype)
         set_pad_value(problem, pad_value)
         pair_channels(problem, w_array, w_array)
+        turn_column(problem)
         bias_array = read_bias(problem, bias, &weights)
         self.planned_images = problem.shape.N
         self.workers = workers
@@ -501,9 +503,10 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
         round_result(problem, computed, y)
         return y if out is None else out
 
-    cdef tuple sizes(self, channels, height, width):
+    cdef tuple sizes(self, channels, rows, columns):
         """A shape in the plan's layout, of as many axes as were planned."""
         cdef int ndim = self.recipe.problem.ndim
+        height, width = as_given(&self.recipe.problem, rows, columns)
         if ndim == 2:
             return height, width
         image = (height, width, channels) if self.recipe.problem.shape.channels_last else (channels, height, width)

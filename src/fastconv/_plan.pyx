@@ -19,7 +19,7 @@ from fastconv._kernels.kernel cimport (
     ceil_div, DIRECT, dim, FILTERS, Image, image_from, is_float, is_sequence, KERNELS, KernelTable, LINE, line_from,
     one_row, PIXELS, reach_h, SEPARABLE, Shape, split, TERMS, Weights, whole_lines,
 )
-from fastconv._problem cimport padding_map, Problem
+from fastconv._problem cimport as_given, padding_map, Problem
 from fastconv._spectral cimport available, Cut, cut_problem, least_cycles, Spectra, transformed
 from fastconv._threads cimport count_workers, MOST_THREADS, run_tasks, TaskFunction
 
@@ -111,15 +111,17 @@ cdef str limit(int method, const Shape* shape):
     return "its rounding might not keep the error bound"
 
 
-cdef int check_method(int method, const Shape* shape, dim channels) except -1:
+cdef int check_method(int method, const Problem* problem) except -1:
     """Raise where a method that is asked for can't run."""
+    cdef const Shape* shape = &problem.shape
     if method == FFT and is_float(shape):
         if not available():
             raise ImportError(f"method is 'fft': {limit(method, shape)}")
     elif method == FFT or table.kernels[method].cost(shape) == INFINITY:
+        outputs, taps = as_given(problem, shape.P, shape.Q), as_given(problem, shape.R, shape.S)
         raise ValueError(
-            f"method is {METHODS[method]!r}, which can't compute outputs of {shape.P} x {shape.Q} with filters of"
-            f" {channels} x {shape.R} x {shape.S}: {limit(method, shape)}"
+            f"method is {METHODS[method]!r}, which can't compute outputs of {outputs[0]} x {outputs[1]} with filters"
+            f" of {problem.channels} x {taps[0]} x {taps[1]}: {limit(method, shape)}"
         )
     return 0
 
@@ -155,7 +157,7 @@ cdef int choose_method(object method, const Problem* problem, bint once) except 
     cdef double cycles, least = INFINITY
     if method != "auto" and method != "direct":
         number = METHODS.index(method)
-        check_method(number, shape, problem.channels)
+        check_method(number, problem)
         return number
     for number in range(KERNELS if method == "auto" else DIRECT):
         cycles = cost(number, shape, once)

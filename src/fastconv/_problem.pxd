@@ -11,6 +11,7 @@ cdef struct Problem:
     int ndim                # of x
     int mode, pad_mode      # of MODES and PAD_MODES
     dim top, bottom, left, right    # padding
+    bint turned             # all of these are of rows where the arrays have columns, and the other way round
     char pad[8]             # the pad value
 
 cdef ndarray array_argument(object value, str name)
@@ -20,6 +21,8 @@ cdef int set_options(Problem* problem, object mode, object stride, object paddin
                      object pad_mode, object pad_value, object layout) except -1
 cdef int set_dtype(Problem* problem, ndarray x, ndarray w, object dtype) except -1
 cdef int set_pad_value(Problem* problem, object pad_value) except -1
+cdef void turn_column(Problem* problem) noexcept
+cdef (dim, dim) as_given(const Problem* problem, dim rows, dim columns) noexcept
 cdef int pair_channels(Problem* problem, ndarray x, ndarray w) except -1
 cdef bint short_values(ndarray array)
 cdef int set_sizes(Problem* problem, int x_ndim, const dim* x_shape, ndarray w) except -1

@@ -119,6 +119,7 @@ cdef int set_options(Problem* problem, object mode, object stride, object paddin
     shape.p_step = shape.q_step = shape.r_step = shape.s_step = shape.G = 1
     problem.top = problem.bottom = problem.left = problem.right = 0
     problem.mode = problem.pad_mode = 0
+    problem.turned = False
     shape.channels_last = shape.gathered = shape.unpacked = shape.separable = False
     if not (mode is VALID or isinstance(mode, str) and mode in MODES):
         raise ValueError(f"mode is {mode!r}; expected 'valid', 'same' or 'full'")
@@ -229,7 +230,7 @@ cdef int set_pad_value(Problem* problem, object pad_value) except -1:
 cdef int pair_channels(Problem* problem, ndarray x, ndarray w) except -1:
     """Compute with PAIRS where the bits that count of x, w and the pad value are 16: two products an instruction.
 
-    The last step of making a problem. A group would have channels of its own to pair; then nothing changes.
+    A group would have channels of its own to pair; then nothing changes.
     """
     cdef Shape* shape = &problem.shape
     cdef int pad
@@ -247,6 +248,33 @@ cdef int pair_channels(Problem* problem, ndarray x, ndarray w) except -1:
     both = (<unsigned int> pad & 0xffff) * 0x10001
     memcpy(problem.pad, &both, sizeof(int))
     return 0
+
+
+cdef inline void exchange(dim* a, dim* b) noexcept:
+    a[0], b[0] = b[0], a[0]
+
+
+cdef void turn_column(Problem* problem) noexcept:
+    """Where all is one column, let it be a row: kernels have long rows in mind. The last step of making a problem.
+
+    A complex one is turned as the real one that is made of it.
+    """
+    cdef Shape* shape = &problem.shape
+    if shape.W != 1 or shape.S != 1 or shape.H <= 1 or problem.left or problem.right or problem.is_complex:
+        return
+    problem.turned = True
+    exchange(&shape.H, &shape.W)
+    exchange(&shape.R, &shape.S)
+    exchange(&shape.P, &shape.Q)
+    exchange(&shape.p_step, &shape.q_step)
+    exchange(&shape.r_step, &shape.s_step)
+    exchange(&problem.top, &problem.left)
+    exchange(&problem.bottom, &problem.right)
+
+
+cdef (dim, dim) as_given(const Problem* problem, dim rows, dim columns) noexcept:
+    """What the shape has of rows and of columns, of the arrays' rows and columns; or the other way round."""
+    return (columns, rows) if problem.turned else (rows, columns)
 
 
 cdef bint short_values(ndarray array):
@@ -364,16 +392,19 @@ cdef int check_bytes(const Problem* problem) except -1:
             or images * shape.C * shape.G * height * width * 8 > MOST_BYTES
             or (filters + 64) * shape.C * shape.R * shape.S * 64 > MOST_BYTES
             or <double> shape.p_step * height > MOST_BYTES or <double> shape.q_step * width > MOST_BYTES):
-        image = (shape.H, shape.W)
+        image = as_given(problem, shape.H, shape.W)
         if problem.ndim > 2:
             channels = (problem.channels * shape.G,)
             image = (*image, *channels) if shape.channels_last else (*channels, *image)
         if problem.ndim > 3:
             image = (shape.N, *image)
         padding = (problem.top, problem.bottom), (problem.left, problem.right)
+        if problem.turned:
+            padding = padding[::-1]
         padded = f", with padding {padding}" if any(map(any, padding)) else ""
+        taps = as_given(problem, shape.R, shape.S)
         raise ValueError(
-            f"x has shape {image} and w, as a bank, {(shape.K * shape.G, problem.channels, shape.R, shape.S)}{padded}: "
+            f"x has shape {image} and w, as a bank, {(shape.K * shape.G, problem.channels, *taps)}{padded}: "
             "their result or weights would be larger than any memory"
         )
     return 0
@@ -401,15 +432,16 @@ cdef int set_images(Problem* problem, ndarray x) except -1:
     cdef dim* sizes = <dim*> cnp.PyArray_DIMS(x)
     cdef int c = ndim - 1 if shape.channels_last else ndim - 3
     cdef int h = ndim - 3 if shape.channels_last else ndim - 2
+    cdef (dim, dim) planned = as_given(problem, shape.H, shape.W)
     if (ndim == 2) != (problem.ndim == 2) or not 2 <= ndim <= 4 or (
-        sizes[h] != shape.H or sizes[h + 1] != shape.W or ndim > 2 and sizes[c] != problem.channels * shape.G
+        sizes[h] != planned[0] or sizes[h + 1] != planned[1] or ndim > 2 and sizes[c] != problem.channels * shape.G
     ):
-        planned = (shape.H, shape.W)
+        image = planned
         if problem.ndim > 2:
             channels = (problem.channels * shape.G,)
-            planned = (*planned, *channels) if shape.channels_last else (*channels, *planned)
+            image = (*image, *channels) if shape.channels_last else (*channels, *image)
         several = ", or N of them" if problem.ndim > 2 else ""
-        raise ValueError(f"x has shape {np.shape(x)}; expected {planned}{several}, as planned")
+        raise ValueError(f"x has shape {np.shape(x)}; expected {image}{several}, as planned")
     if not (cnp.PyArray_TYPE(x) == problem.result
             or np.can_cast(x.dtype, cnp.PyArray_DescrFromType(problem.result))):
         raise TypeError(
@@ -443,14 +475,16 @@ cdef int check_unchanged(ndarray array, str name, dim first, dim second, dim thi
 
 cdef int check_image(const Problem* problem, ndarray x) except -1:
     cdef const Shape* shape = &problem.shape
+    cdef (dim, dim) image = as_given(problem, shape.H, shape.W)
     if shape.channels_last:
-        return check_unchanged(x, "x", shape.N, shape.H, shape.W, shape.G * problem.channels)
-    return check_unchanged(x, "x", shape.N, shape.G * problem.channels, shape.H, shape.W)
+        return check_unchanged(x, "x", shape.N, image[0], image[1], shape.G * problem.channels)
+    return check_unchanged(x, "x", shape.N, shape.G * problem.channels, image[0], image[1])
 
 
 cdef int check_weights(const Problem* problem, ndarray w) except -1:
     cdef const Shape* shape = &problem.shape
-    return check_unchanged(w, "w", shape.G * shape.K, problem.channels, shape.R, shape.S)
+    cdef (dim, dim) taps = as_given(problem, shape.R, shape.S)
+    return check_unchanged(w, "w", shape.G * shape.K, problem.channels, taps[0], taps[1])
 
 
 cdef ndarray read_weights(const Problem* problem, ndarray w, bint reverse, bint flip_channels, Weights* weights):
@@ -471,8 +505,7 @@ cdef ndarray read_weights(const Problem* problem, ndarray w, bint reverse, bint 
     weights.data = cnp.PyArray_BYTES(w)
     weights.k = strides[0] if last == 3 else 0
     weights.c = strides[last - 2] if last >= 2 else 0
-    weights.r = strides[last - 1]
-    weights.s = strides[last]
+    weights.r, weights.s = as_given(problem, strides[last - 1], strides[last])
     if reverse:
         weights.data += (problem.shape.R - 1) * weights.r + (problem.shape.S - 1) * weights.s
         weights.r = -weights.r
@@ -513,20 +546,20 @@ cdef ndarray read_image(const Problem* problem, ndarray x, Image* image):
     cdef int last = cnp.PyArray_NDIM(x) - 1
     cdef int c = last if shape.channels_last else last - 2
     cdef int h = last - 2 if shape.channels_last else last - 1
+    cdef int w = h if problem.turned else h + 1
     cdef cnp.npy_intp* strides
     check_image(problem, x)
     if shape.dtype == PAIRS:
         x = read_narrow(x, image)
     elif not usable(x, problem.typenum) or (
-        not shape.gathered and cnp.PyArray_STRIDES(x)[h + 1] != shape.item and shape.W > 1
+        not shape.gathered and cnp.PyArray_STRIDES(x)[w] != shape.item and shape.W > 1
     ):
         x = converted(x, problem.typenum)
     strides = cnp.PyArray_STRIDES(x)
     image.data = cnp.PyArray_BYTES(x)
     image.n = strides[0] if last == 3 else 0
     image.c = strides[c] if last >= 2 else 0
-    image.h = strides[h]
-    image.w = strides[h + 1]
+    image.h, image.w = as_given(problem, strides[h], strides[h + 1])
     image.left = problem.left
     memcpy(image.pad, problem.pad, 8)
     if shape.dtype == PAIRS:
@@ -560,11 +593,12 @@ cdef ndarray padding_map(const Problem* problem, dim size, dim before, dim after
 cdef inline void result_sizes(const Problem* problem, cnp.npy_intp* sizes):
     """Of y's four axes."""
     cdef const Shape* shape = &problem.shape
+    cdef (dim, dim) image = as_given(problem, shape.P, shape.Q)
     sizes[0] = shape.N
     if shape.channels_last:
-        sizes[1], sizes[2], sizes[3] = shape.P, shape.Q, shape.G * shape.K
+        sizes[1], sizes[2], sizes[3] = image[0], image[1], shape.G * shape.K
     else:
-        sizes[1], sizes[2], sizes[3] = shape.G * shape.K, shape.P, shape.Q
+        sizes[1], sizes[2], sizes[3] = shape.G * shape.K, image[0], image[1]
 
 
 cdef ndarray new_array(int ndim, cnp.npy_intp* sizes, int typenum):
