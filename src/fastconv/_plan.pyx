@@ -8,10 +8,6 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from libc.math cimport INFINITY
 from libc.stdlib cimport free
-from libc.string cimport memcpy
-
-cimport numpy as cnp
-from numpy cimport ndarray
 
 from fastconv import _kernels
 
@@ -19,11 +15,9 @@ from fastconv._kernels.kernel cimport (
     ceil_div, DIRECT, dim, FILTERS, Image, image_from, is_float, is_sequence, KERNELS, KernelTable, LINE, line_from,
     one_row, PIXELS, reach_h, SEPARABLE, Shape, split, TERMS, Weights, whole_lines,
 )
-from fastconv._problem cimport as_given, padding_map, Problem
+from fastconv._problem cimport as_given, fill_padding_map, Problem
 from fastconv._spectral cimport available, Cut, cut_problem, least_cycles, Spectra, transformed
 from fastconv._threads cimport count_workers, MOST_THREADS, run_tasks, TaskFunction
-
-cnp.import_array()
 
 cdef extern from *:
     """
@@ -231,13 +225,6 @@ cdef char* allocate(dim size, str purpose) except NULL:
     return <char*> memory
 
 
-cdef dim* copied_map(ndarray places) except NULL:
-    """A map of a padded image's rows or columns, to be freed with free()."""
-    cdef char* memory = allocate(cnp.PyArray_NBYTES(places), "a map of padded rows or columns")
-    memcpy(memory, cnp.PyArray_DATA(places), cnp.PyArray_NBYTES(places))
-    return <dim*> memory
-
-
 cdef char* small_memory(Small* small, dim size):
     """`size` bytes of small on a cache line, if there are as many; or NULL."""
     if small == NULL or size > SMALL_BYTES:
@@ -327,9 +314,13 @@ cdef int prepare_kernel(Recipe* recipe, object method, Small* small) except -1:
 cdef int map_padding(Recipe* recipe) except -1:
     cdef const Problem* problem = &recipe.problem
     cdef const Shape* shape = &recipe.problem.shape
-    if problem.top or problem.bottom or problem.left or problem.right:
-        recipe.rows = copied_map(padding_map(problem, shape.H, problem.top, problem.bottom))
-        recipe.columns = copied_map(padding_map(problem, shape.W, problem.left, problem.right))
+    cdef dim rows = problem.top + shape.H + problem.bottom
+    cdef dim columns = problem.left + shape.W + problem.right
+    if rows > shape.H or columns > shape.W:
+        recipe.rows = <dim*> allocate(rows * sizeof(dim), "a map of padded rows")
+        recipe.columns = <dim*> allocate(columns * sizeof(dim), "a map of padded columns")
+        fill_padding_map(problem, shape.H, problem.top, problem.bottom, recipe.rows)
+        fill_padding_map(problem, shape.W, problem.left, problem.right, recipe.columns)
     return 0
 
 

@@ -33,7 +33,7 @@ cdef int check_weights(const Problem* problem, ndarray w) except -1
 cdef ndarray read_weights(const Problem* problem, ndarray w, bint reverse, bint flip_channels, Weights* weights)
 cdef ndarray read_bias(const Problem* problem, object bias, Weights* weights)
 cdef ndarray read_image(const Problem* problem, ndarray x, Image* image)
-cdef ndarray padding_map(const Problem* problem, dim size, dim before, dim after)
+cdef int fill_padding_map(const Problem* problem, dim size, dim before, dim after, dim* places) except -1
 cdef ndarray result_array(const Problem* problem, object out)
 cdef ndarray computed_array(const Problem* problem, ndarray y)
 cdef int round_result(const Problem* problem, ndarray computed, ndarray y) except -1

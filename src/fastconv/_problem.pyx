@@ -582,12 +582,16 @@ cdef ndarray read_narrow(ndarray x, Image* image):
     return x
 
 
-cdef ndarray padding_map(const Problem* problem, dim size, dim before, dim after):
+cdef int fill_padding_map(const Problem* problem, dim size, dim before, dim after, dim* places) except -1:
     """The row (or column) of x that each one of the padded image is, -1 for the pad value."""
-    places = np.arange(size, dtype=np.intp)
-    if problem.pad_mode == 0:
-        return np.pad(places, (before, after), "constant", constant_values=-1)
-    return np.pad(places, (before, after), PAD_MODES[problem.pad_mode])
+    cdef dim i
+    if problem.pad_mode == 0:       # which takes NumPy as long as a small layer
+        for i in range(before + size + after):
+            places[i] = i - before if before <= i < before + size else -1
+        return 0
+    padded = np.pad(np.arange(size, dtype=np.intp), (before, after), PAD_MODES[problem.pad_mode])
+    memcpy(places, cnp.PyArray_DATA(padded), cnp.PyArray_NBYTES(padded))
+    return 0
 
 
 cdef inline void result_sizes(const Problem* problem, cnp.npy_intp* sizes):

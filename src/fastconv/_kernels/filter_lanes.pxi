@@ -2,7 +2,7 @@
 # For many channels and filters; outputs may be as narrow as one pixel.
 #
 # Register tile: acc[u][i][v] += x[off[r] + u * row + i] * w[r][v * lanes ..], for um rows of y, m pixels of each,
-# um * m <= MR, and nv vectors of filters, r over the reduction (c, r, s). um is 1, or 2 where rows of y are short.
+# um * m <= MR, and nv vectors of filters, r over the reduction (c, r, s). um is 1, or 2 or 3 where rows of y are short.
 # Each output is one chain of multiply-adds in the order of r that begins at the bias.
 #
 # A tile wants its values of the image close together and in the order in which it takes them: from the first-level
@@ -51,10 +51,10 @@ cdef struct FilterSweep:
     # One sweep of tiles over a block, with one part of the reduction.
     const dim* off              # where each term stands, in bytes from a tile's first
     dim terms
-    dim row                     # bytes from a tile's first row to its second
+    dim row                     # bytes from one row of a tile to the next
     dim init_step               # vectors from one pixel's first values to the next's: 0 where all begin at the bias
     dim t_step                  # bytes from one pixel's sums to the next's
-    dim row_step                # pixels from a tile's first row to its second, in sums
+    dim row_step                # pixels from one row of a tile to the next, in sums
     const char* ahead           # what the next tiles will want is asked for, a line a term: from here on, in steps
     dim ahead_step
     # Of matrix.pxi:
@@ -166,14 +166,20 @@ cdef inline void filter_tile_nv(const FilterSweep* g, const char* x, const vec* 
             elif m == 11: filter_tile(g, x, w, init, t, 1, 11, nv, step, product, copies)
             elif m == 12: filter_tile(g, x, w, init, t, 1, 12, nv, step, product, copies)
             else: filter_tile(g, x, w, init, t, 1, 13, nv, step, product, copies)
-    elif m == MR // 2: filter_tile(g, x, w, init, t, 2, MR // 2, nv, step, product, copies)
-    elif m == 1: filter_tile(g, x, w, init, t, 2, 1, nv, step, product, copies)
-    elif m == 2: filter_tile(g, x, w, init, t, 2, 2, nv, step, product, copies)
+    elif um == 2:
+        if m == MR // 2: filter_tile(g, x, w, init, t, 2, MR // 2, nv, step, product, copies)
+        elif m == 1: filter_tile(g, x, w, init, t, 2, 1, nv, step, product, copies)
+        elif m == 2: filter_tile(g, x, w, init, t, 2, 2, nv, step, product, copies)
+        elif MR > 6:
+            if m == 3: filter_tile(g, x, w, init, t, 2, 3, nv, step, product, copies)
+            elif m == 4: filter_tile(g, x, w, init, t, 2, 4, nv, step, product, copies)
+            elif m == 5: filter_tile(g, x, w, init, t, 2, 5, nv, step, product, copies)
+            else: filter_tile(g, x, w, init, t, 2, 6, nv, step, product, copies)
+    elif m == 1: filter_tile(g, x, w, init, t, 3, 1, nv, step, product, copies)
+    elif m == 2: filter_tile(g, x, w, init, t, 3, 2, nv, step, product, copies)
     elif MR > 6:
-        if m == 3: filter_tile(g, x, w, init, t, 2, 3, nv, step, product, copies)
-        elif m == 4: filter_tile(g, x, w, init, t, 2, 4, nv, step, product, copies)
-        elif m == 5: filter_tile(g, x, w, init, t, 2, 5, nv, step, product, copies)
-        else: filter_tile(g, x, w, init, t, 2, 6, nv, step, product, copies)
+        if m == 3: filter_tile(g, x, w, init, t, 3, 3, nv, step, product, copies)
+        else: filter_tile(g, x, w, init, t, 3, 4, nv, step, product, copies)
 
 
 # Not inlined: among the loops around them, the compiler would keep the sums in memory.
@@ -219,6 +225,18 @@ cdef inline void filter_store(const Shape* shape, const char* t, int nv, dim pix
     for v in range(nv):
         store_sums(shape, t + v * VECTOR_BYTES, nv * VECTOR_BYTES, pixels, min(lanes, filters - v * lanes),
                    y + v * lanes * y_k, y_pixel, y_k)
+
+
+cdef inline int rows_at_once(dim left, dim columns) noexcept nogil:
+    """Rows of y in a tile, of so many that are left: up to three, if short ones; four are two pairs."""
+    if 3 * columns <= MR and left >= 3 and left != 4:
+        return 3
+    return 2 if 2 * columns <= MR and left >= 2 else 1
+
+
+cdef inline dim tiles_down(dim rows, dim columns) noexcept nogil:
+    """Tiles below each other."""
+    return ceil_div(rows, 3 if 3 * columns <= MR else 2 if 2 * columns <= MR else 1)
 
 
 cdef inline dim filter_width(const Shape* shape) noexcept nogil:
@@ -367,7 +385,7 @@ cdef inline void filter_offsets(const Shape* shape, dim c_step, dim r_step, dim 
     cdef dim row_at = channel_at + r * r_step
     cdef dim at = row_at + s * s_step
     cdef dim i, phase = 0
-    for i in range(count):
+    for i in range(min(count, shape.R * shape.S)):
         off[i] = at
         s += 1
         at += s_step
@@ -384,6 +402,9 @@ cdef inline void filter_offsets(const Shape* shape, dim c_step, dim r_step, dim 
                 channel_at += c_step
                 row_at = channel_at
             at = row_at
+    # Each channel is as the one before it.
+    for i in range(shape.R * shape.S, count):
+        off[i] = off[i - shape.R * shape.S] + c_step
 
 
 cdef struct FilterBlock:
@@ -539,7 +560,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     # Bytes of the weights that follow that each term asks for, so that all tiles together ask for all of them.
     ahead = 0
     if not shape.unpacked and (grid.parts > 1 or place.last - place.first > 1):
-        tiles = b.across * (ceil_div(b.rows, 2) if 2 * b.columns <= MR else b.rows)
+        tiles = b.across * tiles_down(b.rows, b.columns)
         ahead = NV * VECTOR_BYTES // <unsigned int> tiles
     # Loop 3: parts of the reduction.
     term = 0
@@ -602,7 +623,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
             # Loop 1: tiles.
             row = 0
             while row < b.rows:
-                um = 2 if 2 * b.columns <= MR and row + 1 < b.rows else 1
+                um = rows_at_once(b.rows - row, b.columns)
                 tile_a = a + row * g.row
                 for tile in range(b.across):
                     m = <int> (b.m + (tile < b.longer))
@@ -613,9 +634,8 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
                         tile_a += item
                     init += m * g.init_step
                     t += m * nv
-                if um == 2:
-                    init += b.columns * g.init_step
-                    t += b.columns * nv
+                init += (um - 1) * b.columns * g.init_step
+                t += (um - 1) * b.columns * nv
                 row += um
             if part == grid.parts - 1:
                 filter_store(shape, <const char*> (t - b.rows * b.columns * nv), nv, b.rows * b.columns,
@@ -743,9 +763,12 @@ cdef double filter_cost(const Shape* whole) noexcept nogil:
     cdef double pixels = <double> shape.P * shape.Q
     cdef double vectors = ceil_div(shape.K * shape.item, VECTOR_BYTES)
     cdef double panels = filter_panels(shape)
-    cdef double tiles = <double> (ceil_div(shape.P, 2) if 2 * g.columns <= MR else shape.P) * g.across * g.pieces
-    # A term of a tile issues as many multiply-adds as it has sums, but no faster than each follows the one before it.
-    cdef double term = max(pixels / tiles * vectors / panels / ISSUE, <double> LATENCY)
+    cdef double tiles = <double> tiles_down(shape.P, g.columns) * g.across * g.pieces
+    cdef double rows = pixels / tiles           # pixels of a tile, and vectors of filters
+    cdef double nv = vectors / panels
+    # A term issues as many multiply-adds as the tile has sums, and reads all of both and an offset; but no sum is
+    # faster than each multiply-add follows the one before it.
+    cdef double term = max(max(rows * nv / ISSUE, (rows + nv + 2) / 2), <double> LATENCY)
     cdef double staging = 0
     cdef bint straight = g.gathered and g.across == 1 and not g.by_term and (g.shared or g.apart)
     # A tile's row of a unit is copied, but what is gathered straight to there; by term, value by value.
@@ -757,8 +780,8 @@ cdef double filter_cost(const Shape* whole) noexcept nogil:
         staging = tiles * panels * terms        # each reads two lines of x, not one
     if shape.gathered:      # by row of x
         staging += <double> shape.C * reach_h(shape, shape.P) * (
-            10 if reach_w(shape, shape.Q) * shape.item <= MASKED_BYTES
+            19 if reach_w(shape, shape.Q) * shape.item <= MASKED_BYTES
             else 20 + 2.0 * shape.W * shape.item / VECTOR_BYTES)
-    # Storing takes a sum through memory and log2(lanes) shuffles.
-    return shape.G * (staging + tiles * panels * (terms * term + 60 * g.parts) + pixels * vectors * 9
-                      + terms * panels * 2)
+    # Offsets of terms; storing takes a sum through memory and log2(lanes) shuffles.
+    return shape.G * (staging + tiles * panels * (terms * term + 60 * g.parts) + pixels * vectors * 15
+                      + terms * (8 + panels * 2))

@@ -199,33 +199,35 @@ cdef inline void gather_lanes(const Shape* shape, const Image* x, const char* im
     cdef dim item = itemsize(like)
     cdef dim lanes = sizeof(lane) // item
     cdef dim before = (x.left if x.columns != NULL else 0) - first      # columns before x
-    cdef dim i, at, row, left
+    cdef dim at = 0, left, i, row
     cdef const char* value
     cdef char* line
     cdef lane some[2]
     cdef int f
-    for i in range(rows):
-        row = h + i * h_step
-        if x.rows != NULL:
-            row = x.rows[row]
-        value = image + c * x.c + row * x.h - before * item
+    image += c * x.c - before * item
+    # Rows innermost: the masks are the same for all of them.
+    while at < count:
+        left = count - at
         line = to
-        at = 0
-        while at < count:
-            left = count - at
+        for i in range(rows):
+            row = h + i * h_step
+            if x.rows != NULL:
+                row = x.rows[row]
+            value = image + row * x.h + at * item
             for f in range(phases):
                 if row < 0:
                     some[f] = broadcast(&x.pad[0], like)
                 else:
-                    some[f] = load_lanes(value + at * item, before - at, before + shape.W - at, like)
-                at += lanes
+                    some[f] = load_lanes(value + f * VECTOR_BYTES, before - at - f * lanes,
+                                         before + shape.W - at - f * lanes, like)
             if phases == 1:
                 store_lanes(line, left, some[0])
             else:
                 store_lanes(line, (left + 1) // 2, even_lanes(some[0], some[1]))
                 store_lanes(line + phase, left // 2, odd_lanes(some[0], some[1]))
-            line += VECTOR_BYTES
-        to += pitch
+            line += pitch
+        at += phases * lanes
+        to += VECTOR_BYTES
 
 
 # Functions of their own: in one, the compiler makes the loops of both slower.
