@@ -86,8 +86,10 @@ cdef double cost(int method, const Shape* shape, bint once):
     Infinite where a method can't compute the shape, or "auto" wouldn't let it. Doesn't ask for transforms.
     """
     cdef Cut cut
+    cdef double cycles
     if method != FFT:
-        return table.kernels[method].cost(shape) + (table.kernels[method].pack_cost(shape) if once else 0)
+        cycles = table.kernels[method].cost(shape)
+        return cycles + table.kernels[method].pack_cost(shape) if once and cycles < INFINITY else cycles
     if shape.K == 0 or not is_float(shape):
         return INFINITY
     cut = cut_problem(table, shape)

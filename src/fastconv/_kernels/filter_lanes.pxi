@@ -550,9 +550,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     b.longer = b.columns - b.m * b.across
     b.shared, b.gathered, b.apart, b.wide = grid.shared, grid.gathered, grid.apart, grid.wide
     b.staged_rows = reach_h(shape, b.rows) if grid.shared else b.rows
-    b.row = gathered_row_bytes(shape, grid, b.columns)
     b.spread = grid.m if grid.by_term else 0
-    b.phase = phase_columns(shape, grid.m) * item
     g.off = off
     g.row_step = b.columns
     y += place.n * filters * shape.P * shape.Q * item + (b.p * shape.Q + b.q) * y_pixel
@@ -568,6 +566,8 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
         g.terms = min(grid.terms, terms - term)
         if grid.staged:
             units = g.terms // grid.unit
+            b.row = gathered_row_bytes(shape, grid, b.columns)
+            b.phase = phase_columns(shape, grid.m) * item
             if grid.shared:
                 b.row_step = grid.pitch
                 b.unit_step = (b.staged_rows | 1) * grid.pitch      # odd: spread over the sets of a cache
@@ -780,8 +780,8 @@ cdef double filter_cost(const Shape* whole) noexcept nogil:
         staging = tiles * panels * terms        # each reads two lines of x, not one
     if shape.gathered:      # by row of x
         staging += <double> shape.C * reach_h(shape, shape.P) * (
-            19 if reach_w(shape, shape.Q) * shape.item <= MASKED_BYTES
+            14 if reach_w(shape, shape.Q) * shape.item <= MASKED_BYTES
             else 20 + 2.0 * shape.W * shape.item / VECTOR_BYTES)
     # Offsets of terms; storing takes a sum through memory and log2(lanes) shuffles.
-    return shape.G * (staging + tiles * panels * (terms * term + 60 * g.parts) + pixels * vectors * 15
-                      + terms * (8 + panels * 2))
+    return shape.G * (staging + tiles * panels * (terms * term + 40 * g.parts) + pixels * vectors * 11
+                      + terms * (2 + panels * 2))

@@ -82,23 +82,6 @@ cdef inline dim divisor(dim a, dim b) noexcept nogil:
     return a
 
 
-cdef bint has_subnormals(const Shape* shape, const Image* x) noexcept nogil:
-    """Whether some rows of an image, spread over all of it, hold any: so few that they are missed don't cost much."""
-    cdef dim rows = shape.G * shape.C * shape.H
-    cdef dim step = min(rows * (shape.W + ROW_COST) // LOOKED_AT + 1, <dim> LOOKED_ROWS)
-    cdef dim c = 0, h = 0
-    while step > 1 and divisor(step, shape.H) > 1:     # or else they would be the same rows of all channels
-        step -= 1
-    while c < shape.G * shape.C and shape.H > 0:
-        if subnormals_in(shape, x.data + c * x.c + h * x.h, x.w, shape.W):
-            return True
-        h += step
-        while h >= shape.H:
-            h -= shape.H
-            c += 1
-    return False
-
-
 cdef inline bint lengthen(Shape* one, Image* filter, dim count, dim step) noexcept nogil:
     """Rows by `count` times themselves, `step` apart, if those follow each other."""
     if one.W == 1:
@@ -117,6 +100,28 @@ cdef inline void join_rows(Shape* one, Image* x) noexcept nogil:
         one.H = 1
         if lengthen(one, x, one.C, x.c):
             one.C = 1
+
+
+cdef bint has_subnormals(const Shape* shape, const Image* x) noexcept nogil:
+    """Whether some rows of an image, spread over all of it, hold any: so few that they are missed don't cost much."""
+    cdef dim rows = shape.G * shape.C * shape.H
+    cdef dim step = min(rows * (shape.W + ROW_COST) // LOOKED_AT + 1, <dim> LOOKED_ROWS)
+    cdef dim c = 0, h = 0
+    cdef Shape one = shape[0]
+    cdef Image joined = x[0]
+    join_rows(&one, &joined)
+    if one.C == 1 == one.H and one.W <= LOOKED_AT:
+        return subnormals_in(shape, x.data, joined.w, one.W)
+    while step > 1 and divisor(step, shape.H) > 1:     # or else they would be the same rows of all channels
+        step -= 1
+    while c < shape.G * shape.C and shape.H > 0:
+        if subnormals_in(shape, x.data + c * x.c + h * x.h, x.w, shape.W):
+            return True
+        h += step
+        while h >= shape.H:
+            h -= shape.H
+            c += 1
+    return False
 
 
 cdef inline dim as_images(const Shape* shape, const Weights* w, Shape* one, Image* filter) noexcept nogil:
