@@ -191,13 +191,14 @@ def test_weights_of_groups_packed_late(groups, C, K, dtype):
     assert same_bits(fastconv.correlate(image, whole, **options), y)
 
 
-# Sizes about the tiles: up to 14 pixels or 6 rows, vectors of 2 to 16 lanes, blocks of 400 pixels, strips of 512 staged
-# columns.
+# Sizes about the tiles: up to 14 pixels, of one to three rows, or 6 rows, vectors of 2 to 16 lanes, blocks of 400
+# pixels, strips of 512 staged columns.
 
 SIZES = (*range(1, 20), *range(31, 35), 47, 48, 49, 64, 65)
 EDGES = {
     "Q": [{"W": size, "H": 4} for size in SIZES],
     "P": [{"H": size, "W": 19} for size in range(1, 30)],
+    "short rows": [{"H": height, "W": width, "K": 20} for height in range(3, 12) for width in range(2, 7)],
     "K": [{"K": size, "W": 9} for size in SIZES],
     "C": [{"C": size, "W": 9} for size in (1, 2, 3, 5, 8, 17, 40)],
     "S": [{"S": size, "W": 33, "H": 3} for size in (1, 2, 4, 7, 12, 19)],
