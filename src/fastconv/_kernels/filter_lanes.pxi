@@ -38,6 +38,7 @@ cdef struct FilterGrid:
     bint gathered               # rows of a channel are put together before they are cut into tiles
     bint apart                  # those that each row of a filter sees, one after the other,
     bint wide                   # and the columns that each of its values sees: with dilation there is much between
+    bint straight               # where x allows it they go to their tiles as they are gathered, and aren't cut
     dim unit                    # terms that are staged together: those of a channel if shared, or of a filter's row
     dim rows, columns           # of y in the largest block
     dim bands, pieces           # blocks down and across y
@@ -294,6 +295,9 @@ cdef inline FilterGrid filter_grid(const Shape* shape, int workers) noexcept nog
     g.shared = g.shared and unit_bytes(shape, &g) <= STAGE_BYTES
     g.wide = shape.gathered and reach_w(shape, g.columns) > shape.S * seen_columns(shape, g.columns)
     g.apart = g.gathered and not g.shared and (g.wide or reach_h(shape, g.rows) > g.rows * shape.R)
+    # Several tiles across are worth it with a stride: else a row is gathered at once, and copied, in less time.
+    g.straight = g.gathered and not g.by_term and (g.shared or g.apart) and (
+        g.across == 1 or shape.q_step > 1 and reach_w(shape, g.m) * shape.item <= masked_bytes(shape))
     g.unit = shape.R * shape.S if g.shared else shape.S
     small = SMALL_ROW if terms == shape.C and shape.P == 1 and filter_panels(shape) <= FEW_PANELS else SMALL_IMAGE
     g.staged = must or (shape.C * shape.H * shape.W * shape.item > small and g.unit <= FILTER_KC
@@ -416,20 +420,12 @@ cdef struct FilterBlock:
     dim p, rows, q, columns     # its first row and column, and how many
     dim across
     dim m, longer               # pixels in a tile; the first `longer` across have one more
-    bint shared, gathered, apart, wide
+    bint shared, gathered, apart, wide, straight
     dim staged_rows             # of a unit of the reduction, for each tile across
     dim row                     # bytes of a row of what is gathered
     dim unit_step, row_step, tile_step      # bytes from one unit to the next, and for a unit from one row or tile
     dim spread                  # values from one term's pixels to the next's, or 0 where terms share values,
     dim phase                   # of which one phase is so many bytes from the next
-
-
-cdef inline bint goes_straight(const Shape* shape, const FilterBlock* b, const Image* x, dim width) noexcept nogil:
-    """Whether what is gathered goes where it is staged, a tile at a time: unless it is cut up for rows or terms."""
-    if not b.gathered or b.spread or not (b.shared or b.apart):
-        return False
-    return b.across == 1 or (shape.q_step > 1 and reach_w(shape, b.m + 1) * shape.item <= masked_bytes(shape)
-                             and can_mask(shape, x, b.q * shape.q_step, width))
 
 
 cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Image* x, dim first, dim count,
@@ -439,7 +435,7 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
     cdef dim c = first if b.shared else first // shape.R
     cdef dim r = 0 if b.shared else first - c * shape.R
     cdef dim width = seen_columns(shape, b.columns) if b.wide else reach_w(shape, b.columns)
-    cdef bint straight = goes_straight(shape, b, x, width)
+    cdef bint straight = b.straight and (b.across == 1 or can_mask(shape, x, b.q * shape.q_step, width))
     # Bytes from one row of the channel to the next, and from one phase.
     cdef dim row = b.row_step if straight else b.row if b.gathered else x.h
     cdef dim phase = b.phase if straight else phase_columns(shape, b.columns) * item
@@ -549,6 +545,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     b.m = <unsigned int> b.columns // <unsigned int> b.across
     b.longer = b.columns - b.m * b.across
     b.shared, b.gathered, b.apart, b.wide = grid.shared, grid.gathered, grid.apart, grid.wide
+    b.straight = grid.straight
     b.staged_rows = reach_h(shape, b.rows) if grid.shared else b.rows
     b.spread = grid.m if grid.by_term else 0
     g.off = off
@@ -755,6 +752,17 @@ cdef double filter_pack_cost(const Shape* shape) noexcept nogil:
     return (0.4 if one_block(shape) else 1.5) * shape.G * shape.K * shape.C * shape.R * shape.S
 
 
+cdef inline double gathered_row_cost(const Shape* shape, const FilterGrid* g) noexcept nogil:
+    """With masks, for each tile or for all; or else copied, or cut into phases by vectors, or value by value."""
+    cdef double vectors = shape.W * shape.item / <double> VECTOR_BYTES
+    if reach_w(shape, g.m if g.straight else shape.Q) * shape.item <= masked_bytes(shape):
+        return 14.0 * (g.across * g.pieces if g.straight else 1)
+    if shape.q_step == 1 or g.by_term:
+        return 20 + 2 * vectors
+    return 20 + (4 * vectors if masked_bytes(shape) > 0 else
+                 1.5 * phases_across(shape) * phase_columns(shape, shape.Q))
+
+
 cdef double filter_cost(const Shape* whole) noexcept nogil:
     cdef Shape row = one_row(whole) if is_sequence(whole) else whole[0]
     cdef const Shape* shape = &row
@@ -770,18 +778,17 @@ cdef double filter_cost(const Shape* whole) noexcept nogil:
     # faster than each multiply-add follows the one before it.
     cdef double term = max(max(rows * nv / ISSUE, (rows + nv + 2) / 2), <double> LATENCY)
     cdef double staging = 0
-    cdef bint straight = g.gathered and g.across == 1 and not g.by_term and (g.shared or g.apart)
     # A tile's row of a unit is copied, but what is gathered straight to there; by term, value by value.
-    if g.staged and not straight:
+    if g.staged and not g.straight:
         staging = <double> shape.C * g.bands * g.across * g.pieces * (
             reach_h(shape, g.rows) if g.shared else g.rows * shape.R) * (
             1.5 * g.m * shape.S if g.by_term else 8.0 + 3.0 * ceil_div(g.pitch, VECTOR_BYTES))
     elif not g.staged and terms == shape.C:
         staging = tiles * panels * terms        # each reads two lines of x, not one
-    if shape.gathered:      # by row of x
-        staging += <double> shape.C * reach_h(shape, shape.P) * (
-            14 if reach_w(shape, shape.Q) * shape.item <= MASKED_BYTES
-            else 20 + 2.0 * shape.W * shape.item / VECTOR_BYTES)
-    # Offsets of terms; storing takes a sum through memory and log2(lanes) shuffles.
-    return shape.G * (staging + tiles * panels * (terms * term + 40 * g.parts) + pixels * vectors * 11
+    if g.gathered:
+        staging += <double> shape.C * (shape.P * shape.R if g.apart else reach_h(shape, shape.P)) * gathered_row_cost(
+            shape, &g)
+    # A part after the first one reads its sums. Offsets of terms; storing takes a sum through memory and log2(lanes)
+    # shuffles.
+    return shape.G * (staging + tiles * panels * (terms * term + 150 * g.parts - 110) + pixels * vectors * 11
                       + terms * (2 + panels * 2))
