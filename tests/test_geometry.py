@@ -517,3 +517,15 @@ def test_a_step_that_leaves_one_output():
     plan = fastconv.Plan(w.astype(np.int8), x.shape, stride=3, dtype=np.int32)
     assert np.array_equal(plan(x.astype(np.uint8)), exact)
     assert np.array_equal(plan(x.astype(np.int32)), exact)
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"R": 1, "S": 1}, {"R": 1, "S": 2}, {"R": 3, "S": 3}, {"R": 1, "S": 1, "groups": 2}], ids=str
+)
+def test_a_step_that_leaves_one_column(sizes, dtype):
+    """Of wider images, whose rows then follow each other in the result but not in x; and that leaves one row."""
+    for H in (5, 20, 40, 70):
+        x, w, bias = arrays(C=3, K=5, H=H, W=7, **sizes, dtype=dtype)
+        check(x, w, bias, stride=(1, 7), groups=sizes.get("groups", 1))
+        x, w = np.ascontiguousarray(np.swapaxes(x, 2, 3)), np.swapaxes(w, 2, 3)
+        check(x, w, bias, stride=(7, 1), groups=sizes.get("groups", 1))

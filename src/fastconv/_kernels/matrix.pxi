@@ -51,8 +51,9 @@ cdef struct MatrixStage:
 
 
 cdef inline bint reads_in_x(const Shape* shape) noexcept nogil:
-    """Whether the pixels of a row of y lie side by side in x."""
-    return not shape.gathered and shape.p_step == 1 and shape.q_step == 1
+    """Whether the pixels of a row of y lie side by side in x, and make up its row."""
+    # Where y has one column, a stride that leaves out all others was never taken, and is 1.
+    return not shape.gathered and shape.p_step == 1 and shape.q_step == 1 and shape.Q == shape.W
 
 
 cdef inline dim pixels_before_line(const Image* x, dim item) noexcept nogil:
