@@ -2,7 +2,11 @@
 
 import sys
 
+import numpy as np
+import oracle
 import pytest
+
+import fastconv
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mprotect through ctypes is written for Linux")
 
@@ -98,12 +102,26 @@ print("within bounds")
 """
 
 
+# An image of a few columns and many channels, of which only the first rows hold subnormal numbers. It is cut into bands
+# of rows, and the other ones are read in x, to the last value.
+BANDS = GUARDED + """
+for method, sizes in itertools.product(("direct-matrix", "direct-pixels", "direct-filters"),
+                                       ((2048, 12, 4), (2048, 16, 3), (3000, 8, 2))):
+    x = np.ones(sizes, "f4")
+    x[:, :2] = 1e-40
+    w = np.ones((8, sizes[0], 1, 1), "f4")
+    if sizes[1] * sizes[2] >= 16 or method != "direct-matrix":
+        check(x, w, np.ones(8, "f4"), method=method)
+print("within bounds")
+"""
+
+
 def search_path():
     return ":".join(path for path in sys.path if path)
 
 
 @linux
-@pytest.mark.parametrize("script", [PLAIN, GENERAL], ids=["plain", "general"])
+@pytest.mark.parametrize("script", [PLAIN, GENERAL, BANDS], ids=["plain", "general", "bands"])
 def test_no_access_outside_the_arrays(run_python, script):
     """In a process of its own, which a load or store outside would end."""
     done = run_python(script, PYTHONPATH=search_path())
@@ -120,3 +138,20 @@ print(ctypes.c_double.from_address(three.ctypes.data + 24).value, flush=True)
     done = run_python(script, PYTHONPATH=search_path())
     assert done.stdout == "1.0\n"
     assert done.returncode != 0
+
+
+@pytest.mark.parametrize(("C", "R"), [(18, 3), (7, 12), (20, 17), (20, 25)])
+def test_tiles_that_are_computed_again_stay_in_their_memory(C, R, dtype):
+    """Those of y's last rows and columns, which are fewer than a tile's. With sanitizers this shows what it says."""
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((3, C, R, R)).astype(dtype)
+    for rest in range(4):
+        P, Q = R + rest, R + 3 - rest
+        x = rng.standard_normal((1, C, P + R - 1, Q + R - 1)).astype(dtype)
+        x[0, 0, -1, -1], x[0, 1, -1, 0], x[0, 1, 0, -1] = np.nan, np.inf, -np.inf
+        with np.errstate(all="ignore"):
+            exact, bound = oracle.correlate(x, w)
+        y = fastconv.correlate(x, w, method="winograd", workers=2)
+        finite = np.isfinite(exact)
+        assert np.array_equal(y[~finite], exact[~finite], equal_nan=True)
+        assert (abs(y[finite] - exact[finite]) <= bound[finite].max()).all()

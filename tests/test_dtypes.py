@@ -420,3 +420,29 @@ def test_subnormals_stay(dtype, geometry):
         options = geometry | {"method": method}
         assert np.array_equal(fastconv.correlate(x.astype(dtype) * smallest, w.astype(dtype), **options), exact)
         assert np.array_equal(fastconv.correlate(x.astype(dtype), w.astype(dtype) * smallest, **options), exact)
+
+
+# What NumPy has no common dtype for.
+
+
+@pytest.mark.parametrize("other", ["float16", "int16", "int64"])
+def test_bfloat16_with_what_it_does_not_promote_with(other):
+    bfloat16 = np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
+    x, w, _ = arrays("int8")
+    for first, second in ((bfloat16, other), (other, bfloat16)):
+        said = rf"x has dtype {np.dtype(first)} and w {np.dtype(second)}.*expected dtype="
+        with pytest.raises(TypeError, match=said):
+            fastconv.correlate(x.astype(first), w.astype(second))
+        with pytest.raises(TypeError, match=r"dtype is float16; expected one that holds (bfloat16|int16|int64)"):
+            fastconv.correlate(x.astype(first), w.astype(second), dtype="float16")
+        y = fastconv.correlate(x.astype(first), w.astype(second), dtype="float64")
+        assert same_bits(y, fastconv.correlate(x.astype("float64"), w.astype("float64")))
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("float32", 1e300), ("float16", 1e6), ("int32", np.nan), ("uint8", -1.5)])
+def test_biases_that_do_not_fit_are_cast_silently(dtype, value):
+    """As pad values and results are; warnings are errors here."""
+    x, w, _ = arrays(dtype)
+    y = fastconv.correlate(x, w, bias=[value] * len(w))
+    with np.errstate(all="ignore"):
+        assert np.array_equal(y, fastconv.correlate(x, w, bias=np.full(len(w), value).astype(dtype)))

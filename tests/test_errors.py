@@ -48,6 +48,8 @@ SHAPES = [
     # Channels.
     case(ValueError, ["x has 2 channels", "(2, 8, 9)", "w has 3", "(4, 3, 3, 2)"], x=ones(2, 8, 9)),
     case(ValueError, ["x has 3 channels", "w has 4", "(4, 3, 2)"], w=ones(4, 3, 2)),
+    case(ValueError, ["x has 8 channels", "(8, 9, 3)", "w has 3", "with layout='NHWC' 3"], x=ones(8, 9, 3)),
+    case(ValueError, ["x has 9 channels", "w has 3", "with layout='NCHW' 3"], layout="NHWC"),
     case(ValueError, ["w has shape (4, 0, 3, 2)", "at least one channel"], x=ones(0, 8, 9), w=ones(4, 0, 3, 2)),
     case(ValueError, ["w has shape (0, 3, 2)", "at least one channel"], x=ones(5, 0, 8, 9), w=ones(0, 3, 2)),
     # Filters that are empty, or larger than the image.
@@ -91,6 +93,8 @@ ARGUMENTS = [
     case(ValueError, ["workers is -100000"], workers=-100_000),
     case(TypeError, ["workers is 2.0"], workers=2.0),
     case(TypeError, ["workers is '2'"], workers="2"),
+    case(TypeError, ["workers is '3'"], workers="3", padding=10**6),  # before memory is asked for
+    case(ValueError, ["method is 'x'"], method="x", padding=10**6),
 ]
 
 OPTIONS = [
@@ -99,10 +103,15 @@ OPTIONS = [
     case(ValueError, ["stride is (1, 1, 1)", "pair"], stride=(1, 1, 1)),
     case(TypeError, ["stride is 1.5", "integer"], stride=1.5),
     case(TypeError, ["stride is '2'", "integer"], stride="2"),
-    case(ValueError, ["stride", str(2**70)], stride=2**70),
+    case(TypeError, ["stride is {1, 2}", "pair of integers"], stride={1, 2}),
+    case(TypeError, ["stride is {0: 1, 1: 2}", "pair of integers"], stride={0: 1, 1: 2}),
+    case(ValueError, ["stride", str(2**70), "at most"], stride=2**70),
+    case(ValueError, ["with dilation", str(2**30), "larger than any memory"], dilation=2**30, x=huge(3, 2**30, 9)),
     case(ValueError, ["dilation is 0", "at least 1"], dilation=0),
     case(ValueError, ["dilation", "larger than x", "9 x 2"], dilation=(4, 1)),
     case(ValueError, ["padding is -1", "at least 0"], padding=-1),
+    case(ValueError, ["padding is (1, 1, 1, 1)", "((top, bottom), (left, right))"], padding=(1, 1, 1, 1)),
+    case(TypeError, ["padding is ((1, 1), 1)", "((top, bottom), (left, right))"], padding=((1, 1), 1)),
     case(ValueError, ["padding is ((1, 1), (1, -1))"], padding=((1, 1), (1, -1))),
     case(ValueError, ["padding is ((1, 1, 1), (1, 1, 1))", "((top, bottom), (left, right))"],
          padding=((1, 1, 1), (1, 1, 1))),

@@ -238,8 +238,23 @@ def test_a_column_is_a_row_that_is_turned(layout, options, dtype):
         assert same_bits(plan(column), y)
         assert plan.x_shape == column.shape[1:]
         assert plan.y_shape == y.shape[1:]
+        assert f"{w.shape[1]} x 5 x 1 ->" in repr(plan)
         with pytest.raises(ValueError, match=r"x has shape .*; expected \(.*50, 1.*as planned"):
             plan(row)
+
+
+@pytest.mark.parametrize("options", COLUMN_OPTIONS, ids=str)
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_plans_of_columns_take_wider_images(layout, options):
+    """By a second plan, which is made from the first one's arguments."""
+    x, w, bias = arrays("int8", N=2, C=4, K=6, R=5, S=1, H=50, W=1, groups=options.get("groups", 1))
+    x = channels_last(x) if layout == "NHWC" else x
+    options = options | {"bias": bias, "layout": layout, "dtype": "int32"}
+    plan = fastconv.Plan(w, x.shape, **options)
+    for image in (x, x.astype("int32") * 100_000):
+        y = fastconv.correlate(image, w, **options)
+        assert same_bits(plan(image), y)
+        assert plan.y_shape == y.shape
 
 
 @DTYPES

@@ -1,7 +1,9 @@
 """Plans: what they say of themselves, that they keep their own weights, and that threads may share one."""
 
 import concurrent.futures
+import copy
 import os
+import pickle
 import threading
 
 import numpy as np
@@ -273,5 +275,16 @@ def test_explain(isa, dtype, method):
     assert set(lines) == set(_plan.METHODS)
     for name, line in lines.items():
         assert ("predicted" in line) == (name in plan.predicted)
-        assert ("can't" in line) == (name not in plan.predicted)
+        assert ("not taken" in line) == (name not in plan.predicted)
         assert ("measured" in line) == (name in plan.measured)
+
+
+def test_plans_are_not_pickled(dtype):
+    plan = fastconv.Plan(np.ones((1, 1, 3, 3), dtype), (1, 9, 9), method="measure")
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        with pytest.raises(TypeError, match="can't be pickled"):
+            pickle.dumps(plan, protocol)
+    with pytest.raises(TypeError, match="make another one"):
+        copy.copy(plan)
+    plan.measured.clear()
+    assert plan.measured  # another dict each time

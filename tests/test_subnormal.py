@@ -1,5 +1,6 @@
 """Subnormal numbers, in images, weights and results: exact where they were, and computed from multiples of them."""
 
+import memory
 import numpy as np
 import oracle
 import pytest
@@ -163,6 +164,26 @@ def test_strides_of_images(dtype):
     assert same_bits(fastconv.correlate(x[:, ::-2, ::2].astype(x.dtype.newbyteorder()), w), y)
     for workers in (2, 5):
         assert same_bits(fastconv.correlate(x[:, ::-2, ::2], w, workers=workers), y)
+
+
+@pytest.mark.parametrize("scale", [1.0, 8.0])
+@pytest.mark.parametrize("sizes", [(16, 16, 16), (64, 8, 8), (3, 90, 70), (40, 41, 43)], ids=str)
+def test_bits_do_not_depend_on_strides(sizes, scale, dtype):
+    """Whether a few subnormal numbers are found, and what factor an image gets, is the same wherever it lies."""
+    rng = RNG(22)
+    for place in range(8):
+        x, w = rng.standard_normal(sizes), rng.standard_normal((40, sizes[0], 3, 3)).astype(dtype)
+        x *= 1.0 if scale == 1.0 else scale * np.finfo(dtype).smallest_normal
+        x[place % sizes[0], place * sizes[1] // 8] = np.finfo(dtype).smallest_normal / 9
+        bias = rng.standard_normal(40).astype(dtype) * (scale == 1.0)
+        x = x.astype(dtype)[np.newaxis]
+        small = w.copy()
+        small[place * 5, place * sizes[0] // 8] *= np.finfo(dtype).smallest_normal
+        for filters in (w, small):
+            y = fastconv.correlate(x, filters, bias=bias)
+            for name in ("in a larger image", "all backwards", "Fortran", "channels last"):
+                assert same_bits(fastconv.correlate(memory.LAYOUTS[name](x), filters, bias=bias), y), name
+                assert same_bits(fastconv.correlate(x, memory.LAYOUTS[name](filters), bias=bias), y), name
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

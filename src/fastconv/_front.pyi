@@ -1,7 +1,7 @@
 """The front door: correlate, convolve and Plan. Arguments are read here; what they mean is settled in _problem."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Self, SupportsIndex, TypeAlias, TypeVar, overload
+from typing import Any, Literal, NoReturn, Self, SupportsIndex, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -144,3 +144,4 @@ class Plan:
     @property
     def packed_bytes(self) -> int: ...
     def explain(self) -> str: ...
+    def __reduce__(self) -> NoReturn: ...

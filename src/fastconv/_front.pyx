@@ -9,21 +9,17 @@ from fastconv import _complex, _kernels
 
 from fastconv._kernels.kernel cimport dim, Image, is_float, PAIRS, Shape, Weights
 from fastconv._plan cimport (
-    execute, explanation, measured_times, method_name, packed_bytes, predictions, prepare, Recipe, release, Small,
-    workspace_bytes,
+    check_choice, execute, explanation, measured_times, method_name, packed_bytes, predictions, prepare, Recipe,
+    release, Small, workspace_bytes,
 )
 from fastconv._threads cimport count_workers
 from fastconv._problem cimport (
-    array_argument, as_given, check_image, check_overlap, check_weights, computed_array, flag_argument, number_argument,
-    pair_channels, Problem, read_bias, read_image, read_shape, read_weights, result_array, round_result, set_dtype,
-    set_images, set_options, set_pad_value, set_sizes, short_values, turn_column,
+    array_argument, as_given, check_image, check_overlap, check_weights, computed_array, flag_argument, image_shape,
+    number_argument, padding_sides, pair_channels, Problem, read_bias, read_image, read_shape, read_weights,
+    result_array, round_result, set_dtype, set_images, set_options, set_pad_value, set_sizes, short_values, turn_column,
 )
 
 cnp.import_array()
-
-
-cdef tuple padding_sides(const Problem* problem):
-    return (problem.top, problem.bottom), (problem.left, problem.right)
 
 
 # A complex problem's arguments as those of the real one that computes it.
@@ -77,11 +73,11 @@ cdef object complex_padding(const Problem* problem, object pad_value):
 
 
 cdef object steps_of(const Problem* problem):
-    return problem.shape.p_step, problem.shape.q_step
+    return as_given(problem, problem.shape.p_step, problem.shape.q_step)
 
 
 cdef object dilation_of(const Problem* problem):
-    return problem.shape.r_step, problem.shape.s_step
+    return as_given(problem, problem.shape.r_step, problem.shape.s_step)
 
 
 cdef object layout_of(const Problem* problem):
@@ -102,6 +98,9 @@ cdef ndarray compute(object x, object w, bint reverse, bint flip_channels, objec
     cdef Weights weights
     pad_value = number_argument(pad_value, "pad_value")
     set_options(problem, mode, stride, padding, dilation, groups, pad_mode, pad_value, layout)
+    check_choice(method, False)
+    if workers is not None:
+        count_workers(workers)
     set_sizes(problem, cnp.PyArray_NDIM(x_array), <dim*> cnp.PyArray_DIMS(x_array), w_array)
     set_dtype(problem, x_array, w_array, dtype)
     set_pad_value(problem, pad_value)
@@ -300,7 +299,8 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
 
     Calling a plan saves what `correlate` and `convolve` do anew for each call, which is most of the time of a small
     problem. As weights are packed once, it may take a method whose packing wouldn't pay for a single call. A plan
-    doesn't change after it is made; any number of threads may call it at once. It keeps its own copy of the weights.
+    doesn't change after it is made; any number of threads may call it at once. It keeps its own copy of the weights. It
+    can't be pickled: another process makes its own.
 
     Parameters
     ----------
@@ -321,6 +321,8 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
 
     Attributes
     ----------
+    operation : str
+        What the plan computes.
     method : str
         The method that was chosen. A plan of integers of up to 16 bits with sums of 32 has another one for images that
         are wider, of which `explain` tells.
@@ -367,7 +369,7 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
     cdef Plan real              # of a complex problem, the one that computes it
     cdef Plan wide              # of one with pairs of 16 bits, the one for images with more
     cdef readonly str operation, method, isa
-    cdef readonly dict measured
+    cdef dict times             # measured, by method
 
     def __cinit__(self, w, x_shape, *, operation="correlate", flip_channels=False, mode="valid", stride=1, padding=0,
                   dilation=1, groups=1, pad_mode="constant", pad_value=0, layout="NCHW", bias=None, dtype=None,
@@ -385,6 +387,7 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
         if flip_channels and operation == "correlate":
             raise ValueError("flip_channels is True; expected False with operation='correlate'")
         set_options(problem, mode, stride, padding, dilation, groups, pad_mode, pad_value, layout)
+        check_choice(method, True)
         count_workers(workers)
         set_sizes(problem, ndim, sizes, w_array)
         set_dtype(problem, w_array, w_array, dtype)
@@ -405,7 +408,7 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
                 dilation=dilation_of(problem), groups=problem.shape.G, pad_mode=pad_mode,
                 layout=layout_of(problem), bias=complex_bias(problem, bias_array), method=method, workers=workers,
             )
-            self.method, self.measured = self.real.method, self.real.measured
+            self.method, self.times = self.real.method, self.real.times
             return
         if problem.shape.dtype == PAIRS and self.dtype.itemsize == 4:
             # By any kernel: integers are exact, and the one that is asked for may have no room for wider ones.
@@ -421,10 +424,10 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
             weights.bias = cnp.PyArray_BYTES(bias_array)
         w_array = read_weights(problem, w_array, reverse, flip_channels, &weights)
         self.kept = (w_array, bias_array) if keep else ()
-        self.measured = {}
-        if isinstance(method, str) and method == "measure":
-            self.measured = self.measure(&weights)
-            method = next(iter(self.measured))
+        self.times = {}
+        if method == "measure":
+            self.times = self.measure(&weights)
+            method = next(iter(self.times))
         prepare(&self.recipe, method, &weights, NULL)
         self.method = method_name(&self.recipe)
 
@@ -456,12 +459,12 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
         >>> print(plan.explain())  # doctest: +ELLIPSIS
         <fastconv.Plan correlate int64: ...>
         direct-pixels ...
-        winograd        can't: it takes floats, ...
-        fft             can't: it rounds, and integers are exact
+        winograd        not taken: it takes floats, ...
+        fft             not taken: it rounds, and integers are exact
         """
         if self.real is not None:
             return f"{self!r}\ncomputes as\n{self.real.explain()}"
-        text = f"{self!r}\n{explanation(&self.recipe.problem.shape, self.measured)}"
+        text = f"{self!r}\n{explanation(&self.recipe.problem.shape, self.times)}"
         return text if self.wide is None else f"{text}\nand images of more than 16 bits by\n{self.wide.explain()}"
 
     def __dealloc__(self):
@@ -505,12 +508,8 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
 
     cdef tuple sizes(self, channels, rows, columns):
         """A shape in the plan's layout, of as many axes as were planned."""
-        cdef int ndim = self.recipe.problem.ndim
-        height, width = as_given(&self.recipe.problem, rows, columns)
-        if ndim == 2:
-            return height, width
-        image = (height, width, channels) if self.recipe.problem.shape.channels_last else (channels, height, width)
-        return image if ndim == 3 else (self.planned_images, *image)
+        image = image_shape(&self.recipe.problem, channels, rows, columns)
+        return image if self.recipe.problem.ndim < 4 else (self.planned_images, *image)
 
     @property
     def dtype(self):
@@ -538,6 +537,10 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
         return predictions(&self.recipe.problem.shape) if self.real is None else self.real.predicted
 
     @property
+    def measured(self):
+        return dict(self.times)
+
+    @property
     def workspace_bytes(self):
         if self.real is not None:
             return self.real.workspace_bytes
@@ -551,9 +554,13 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
         own = packed_bytes(&self.recipe) + sum([array.nbytes for array in self.kept])
         return own if self.wide is None else own + self.wide.packed_bytes
 
+    def __reduce__(self):
+        raise TypeError("a Plan can't be pickled or copied: make another one from the same arguments")
+
     def __repr__(self):
         shape = self.recipe.problem.shape
+        taps = as_given(&self.recipe.problem, shape.R, shape.S)
         return (
             f"<fastconv.Plan {self.operation} {self.dtype}: {self.x_shape} by {shape.K * shape.G} filters of "
-            f"{self.recipe.problem.channels} x {shape.R} x {shape.S} -> {self.y_shape}, {self.method}, {self.isa}>"
+            f"{self.recipe.problem.channels} x {taps[0]} x {taps[1]} -> {self.y_shape}, {self.method}, {self.isa}>"
         )

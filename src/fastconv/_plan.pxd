@@ -27,6 +27,7 @@ cdef struct Recipe:
     dim* rows                   # of a padded image: see Image
     dim* columns
 
+cdef int check_choice(object method, bint planned) except -1
 cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* small) except -1
 cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except -1
 cdef dict predictions(const Shape* shape)

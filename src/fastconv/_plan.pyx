@@ -12,8 +12,9 @@ from libc.stdlib cimport free
 from fastconv import _kernels
 
 from fastconv._kernels.kernel cimport (
-    ceil_div, DIRECT, dim, FILTERS, Image, image_from, is_float, is_sequence, KERNELS, KernelTable, LINE, line_from,
-    one_row, PIXELS, reach_h, SEPARABLE, Shape, split, TERMS, Weights, whole_lines,
+    ceil_div, DIRECT, dim, filter_step, FILTERS, GROUPS_TOGETHER, Image, image_from, is_float, is_sequence, KERNELS,
+    KernelTable, LINE, line_from, one_row, pixel_step, PIXELS, reach_h, result_bytes, SEPARABLE, Shape, split, TERMS,
+    Weights, whole_lines,
 )
 from fastconv._problem cimport as_given, fill_padding_map, Problem
 from fastconv._spectral cimport available, Cut, cut_problem, least_cycles, Spectra, transformed
@@ -39,8 +40,8 @@ cdef enum:
     HELD = 10_000               # cycles: nor, than this, letting other Python threads run
     SCALED = 2_000              # cycles: nor, than this, looking for subnormal numbers
     LIGHT = 20                  # cycles for each value of x and y: less isn't much more than going over them
-    BAND_BYTES = 256 * 1024     # of a band's rows of x and y, which stay in a second-level cache,
-    LEAST_ROWS = 8              # of y, though; and a multiple of so many bands, for as many workers
+    BAND_BYTES = 512 * 1024     # of what a band has of x and y, which stays in a second-level cache,
+    LEAST_ROWS = 8              # of y, though, as rows are seen by two bands; and a multiple of so many, for workers
     BANDS_TOGETHER = 4
     LOOKED_FOR = 4              # times the least cost of a direct sum: not worth asking whether filters are separable
     BETWEEN_SIGNALS = 100_000_000   # cycles: Ctrl-C is looked for about this often
@@ -104,7 +105,7 @@ cdef str limit(int method, const Shape* shape):
         return "it rounds, and integers are exact"
     if not available():
         return "it needs ducc0 or SciPy: pip install 'fastconv[fft]'"
-    return "its rounding might not keep the error bound"
+    return "its rounding might not keep the error bound, so that only method='fft' takes it"
 
 
 cdef int check_method(int method, const Problem* problem) except -1:
@@ -122,8 +123,8 @@ cdef int check_method(int method, const Problem* problem) except -1:
     return 0
 
 
-cdef int check_choice(object method) except -1:
-    if not isinstance(method, str) or method not in CHOICES:
+cdef int check_choice(object method, bint planned) except -1:
+    if not isinstance(method, str) or method not in CHOICES and not (planned and method == "measure"):
         raise ValueError(
             f"method is {method!r}; expected one of {', '.join(map(repr, CHOICES))}, or of a Plan 'measure'"
         )
@@ -208,7 +209,7 @@ cdef str explanation(const Shape* shape, dict measured):
         lines.append(line)
     for number, method in enumerate(METHODS):
         if method not in predicted:
-            lines.append(f"{method:16s}can't: {limit(number, shape)}")
+            lines.append(f"{method:16s}not taken: {limit(number, shape)}")
     return "\n".join(lines)
 
 
@@ -254,7 +255,6 @@ cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* s
     cdef Shape* shape = &recipe.problem.shape
     cdef double work = <double> shape.G * shape.K * shape.C * shape.R * shape.S * shape.P * shape.Q
     own_nothing(recipe)
-    check_choice(method)
     recipe.weights = weights[0]
     recipe.bias = weights.bias
     recipe.exponent = 0
@@ -327,9 +327,12 @@ cdef int map_padding(Recipe* recipe) except -1:
 
 
 cdef dim packed_bytes(const Recipe* recipe):
+    """Of the weights as they are kept, and of the multiple that they were packed from."""
+    cdef const Shape* shape = &recipe.problem.shape
+    cdef dim multiple = weights_bytes(shape) if recipe.multiple != NULL else 0
     if recipe.spectra != NULL:
-        return (<Spectra> recipe.spectra).packed_bytes()
-    return recipe.kernel.packed_bytes(&recipe.problem.shape)
+        return multiple + (<Spectra> recipe.spectra).packed_bytes()
+    return multiple + recipe.kernel.packed_bytes(shape)
 
 
 cdef dim workspace_bytes(const Recipe* recipe):
@@ -397,7 +400,6 @@ cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except
     cdef char* y_image
     cdef dim n
     if shape.N == 0 or shape.K == 0:
-        count_workers(workers)
         return 0
     x.rows = recipe.rows
     x.columns = recipe.columns
@@ -423,11 +425,6 @@ cdef inline Image image_at(const Image* x, dim n) noexcept nogil:
     cdef Image image = x[0]
     image.data += n * x.n
     return image
-
-
-cdef inline dim result_bytes(const Shape* shape) noexcept nogil:
-    """Of one image."""
-    return shape.G * shape.K * shape.P * shape.Q * shape.item
 
 
 cdef bint any_subnormals(const Shape* shape, const Image* x):
@@ -469,9 +466,11 @@ cdef int execute_multiple(const Recipe* recipe, const Image* x, bint subnormals,
     cdef Image image = x[0]
     cdef int exponent = recipe.exponent
     cdef char* copy = NULL
-    cdef dim bands = light_bands(recipe)
-    if bands > 1:
-        return execute_bands(recipe, x, y, bands, workers)
+    cdef Bands bands
+    bands.recipe, bands.x, bands.y = recipe, x, y
+    cut_lightly(&bands)
+    if bands.count > 1:
+        return execute_bands(&bands, workers)
     try:
         if subnormals:
             copy = allocate(shape.G * shape.C * shape.H * shape.W * shape.item, "a multiple of an image")
@@ -488,103 +487,143 @@ cdef int execute_multiple(const Recipe* recipe, const Image* x, bint subnormals,
 
 
 cdef inline dim plane_bytes(const Shape* shape) noexcept nogil:
-    """Of one filter's result."""
-    return shape.P * shape.Q * shape.item
+    """From one to the next of y's planes: of filters, or with channels last of pixels."""
+    return max(filter_step(shape), pixel_step(shape))
 
 
 # Where a sum has so few terms that going over memory takes as long, an image is multiplied, computed and divided a band
-# of rows at a time, while a cache holds it.
+# at a time, while a cache holds it: a band of groups, or of rows.
 
 cdef struct Bands:
     const Recipe* recipe
     const Image* x
     char* y
     dim count
-    # A worker's memory: whether a result was too large, a copy of rows of x, their result, and the kernel's workspace.
+    bint of_groups
+    # A worker's memory: whether a result was too large, a copy of what is seen of x, the result, a kernel's workspace.
     char* memory
     dim copy_bytes, result_bytes, worker_bytes
 
 
-cdef inline Shape band_shape(const Recipe* recipe, dim rows) noexcept nogil:
-    cdef Shape band = recipe.problem.shape
-    band.N, band.P = 1, rows
+cdef inline dim band_start(const Bands* bands, dim task) noexcept nogil:
+    """The first of its groups, or of its rows of y."""
+    cdef const Shape* shape = &bands.recipe.problem.shape
+    if bands.of_groups:
+        return min(shape.G, GROUPS_TOGETHER * split(ceil_div(shape.G, GROUPS_TOGETHER), bands.count, task))
+    return split(shape.P, bands.count, task)
+
+
+cdef Shape band_at(const Bands* bands, dim task, Image* x, dim* above) noexcept nogil:
+    """A band as a problem of its own, of what it sees of x; of padded rows, `above` are before the first it sees."""
+    cdef Shape band = bands.recipe.problem.shape
+    cdef dim first = band_start(bands, task), count = band_start(bands, task + 1) - first
+    cdef dim low = 0, high, i
+    band.N = 1
+    above[0] = 0
+    if bands.of_groups:
+        band.G = count
+        x[0] = bands.x[0]
+        x.data += first * band.C * x.c
+        return band
+    band.P = count
+    x[0] = image_from(bands.x, first * band.p_step, 0)
+    high = reach_h(&band, band.P)
+    if x.rows != NULL:
+        low, high = band.H, 0
+        for i in range(reach_h(&band, band.P)):
+            if x.rows[i] >= 0:
+                low = min(low, x.rows[i])
+                high = max(high, x.rows[i] + 1)
+        low = min(low, high)
+        x.data += low * x.h
+    band.H = high - low
+    above[0] = low
     return band
 
 
-cdef dim light_bands(const Recipe* recipe):
-    """Into how many bands to cut an image: whatever the workers, as a result's last bits may depend on its factor."""
+cdef void cut_lightly(Bands* bands):
+    """Into how many bands, or 1: whatever the workers, as a result's last bits may depend on its factor."""
+    cdef const Recipe* recipe = bands.recipe
     cdef const Shape* shape = &recipe.problem.shape
     cdef dim row = (shape.G * shape.C * shape.W * shape.p_step + shape.G * shape.K * shape.Q) * shape.item
-    cdef dim bands = ceil_div(shape.P, max(BAND_BYTES // row, <dim> LEAST_ROWS))
+    cdef dim groups = GROUPS_TOGETHER * (shape.C * shape.H * shape.W + shape.K * shape.P * shape.Q) * shape.item
+    cdef dim steps = shape.P, above
+    cdef Image image
+    cdef Shape last
+    bands.count = 1
     if recipe.spectra != NULL or recipe.method >= DIRECT or recipe.cycles * shape.item > LIGHT * <double> row * shape.P:
-        return 1
-    return bands if bands == 1 else min(shape.P, ceil_div(bands, BANDS_TOGETHER) * BANDS_TOGETHER)
-
-
-cdef Image band_image(const Bands* bands, Shape* band, dim first, dim* offset) noexcept nogil:
-    """The rows of x that a band sees, band.H of them, as an image of their own; padding counts from `offset` before."""
-    cdef const Shape* shape = &bands.recipe.problem.shape
-    cdef Image image = image_from(bands.x, first * shape.p_step, 0)
-    cdef dim low = 0, high = reach_h(shape, band.P), i
-    if image.rows != NULL:
-        low, high = shape.H, 0
-        for i in range(reach_h(shape, band.P)):
-            if image.rows[i] >= 0:
-                low = min(low, image.rows[i])
-                high = max(high, image.rows[i] + 1)
-        low = min(low, high)
-        image.data += low * image.h
-    band.H = high - low
-    offset[0] = low
-    return image
+        return
+    bands.of_groups = groups <= BAND_BYTES and shape.G > GROUPS_TOGETHER
+    if bands.of_groups:
+        steps = ceil_div(shape.G, GROUPS_TOGETHER)
+        bands.count = ceil_div(steps, BAND_BYTES // groups)
+    else:
+        bands.count = ceil_div(shape.P, max(BAND_BYTES // row, <dim> LEAST_ROWS))
+    if bands.count > 1:
+        bands.count = min(steps, ceil_div(bands.count, BANDS_TOGETHER) * BANDS_TOGETHER)
+        last = band_at(bands, bands.count - 1, &image, &above)     # the smallest
+        if recipe.kernel.cost(&last) == INFINITY:
+            bands.count = 1
 
 
 cdef void run_band(void* context, dim task, int worker) noexcept nogil:
     cdef const Bands* bands = <const Bands*> context
     cdef const Recipe* recipe = bands.recipe
     cdef const Shape* shape = &recipe.problem.shape
-    cdef dim first = split(shape.P, bands.count, task)
-    cdef Shape band = band_shape(recipe, split(shape.P, bands.count, task + 1) - first)
-    cdef dim offset, part
-    cdef Image image = band_image(bands, &band, first, &offset)
+    cdef dim first = band_start(bands, task), above, part
+    cdef Image image
+    cdef Shape band = band_at(bands, task, &image, &above)
     cdef int* unfit = <int*> (bands.memory + worker * bands.worker_bytes)
     cdef char* copy = <char*> unfit + LINE
     cdef char* sums = copy + bands.copy_bytes
-    cdef char* y = bands.y + first * shape.Q * shape.item * (shape.G * shape.K if shape.channels_last else 1)
+    cdef char* y = bands.y + first * shape.Q * pixel_step(shape)
+    cdef const char* packed = recipe.packed
+    cdef const char* bias = recipe.bias
+    cdef Weights late
     cdef int exponent = recipe.exponent
+    if bands.of_groups:
+        y = bands.y + first * shape.K * filter_step(shape)
+        if bias != NULL:
+            bias += first * shape.K * shape.item
+        if shape.unpacked:
+            late = (<const Weights*> packed)[0]
+            late.data += first * shape.K * late.k
+            packed = <const char*> &late
+        else:
+            band.G = first
+            packed += recipe.kernel.packed_bytes(&band)
+            band.G = band_start(bands, task + 1) - first
     if table.has_subnormals(&band, &image):
         exponent += table.scale_image(&band, &image, copy)
-    image.data -= offset * image.h
+    image.data -= above * image.h
     for part in range(recipe.kernel.tasks(&band, 1)):
-        recipe.kernel.run(&band, 1, recipe.packed, &image, sums, part, sums + bands.result_bytes)
-    if not table.unscale_result(&band, sums, exponent, recipe.bias, y, plane_bytes(shape)):
+        recipe.kernel.run(&band, 1, packed, &image, sums, part, sums + bands.result_bytes)
+    if not table.unscale_result(&band, sums, exponent, bias, y, plane_bytes(shape)):
         unfit[0] = True
 
 
-cdef int execute_bands(const Recipe* recipe, const Image* x, char* y, dim count, object workers) except -1:
+cdef int execute_bands(Bands* bands, object workers) except -1:
     """As execute_multiple."""
+    cdef const Recipe* recipe = bands.recipe
     cdef const Shape* shape = &recipe.problem.shape
-    cdef int threads = <int> min(count, <dim> min(<int> MOST_THREADS, count_workers(workers)))
+    cdef int threads = <int> min(bands.count, <dim> min(<int> MOST_THREADS, count_workers(workers)))
+    cdef Image image
     cdef Shape band
-    cdef Bands bands
-    cdef dim workspace = 0, first = 0, last, task, offset
+    cdef dim workspace = 0, task, above
     cdef int worker
-    bands.recipe, bands.x, bands.y, bands.count = recipe, x, y, count
+    cdef double cycles = LIGHT * <double> bands.count * BAND_BYTES / shape.item
     bands.copy_bytes = bands.result_bytes = 0
-    for task in range(count):
-        last = split(shape.P, count, task + 1)
-        band = band_shape(recipe, last - first)
-        band_image(&bands, &band, first, &offset)
-        bands.copy_bytes = max(bands.copy_bytes, whole_lines(shape.G * shape.C * band.H * shape.W * shape.item))
+    for task in range(bands.count):
+        band = band_at(bands, task, &image, &above)
+        bands.copy_bytes = max(bands.copy_bytes, whole_lines(band.G * band.C * band.H * band.W * band.item))
         bands.result_bytes = max(bands.result_bytes, whole_lines(result_bytes(&band)))
         workspace = max(workspace, whole_lines(recipe.kernel.workspace_bytes(&band, 1)))
-        first = last
     bands.worker_bytes = LINE + bands.copy_bytes + bands.result_bytes + workspace
-    bands.memory = allocate(threads * bands.worker_bytes, "multiples of an image's rows")
+    bands.memory = allocate(threads * bands.worker_bytes, "multiples of parts of an image")
     try:
         for worker in range(threads):
             (<int*> (bands.memory + worker * bands.worker_bytes))[0] = False
-        run_stretches(run_band, &bands, count, threads, LIGHT * <double> count * BAND_BYTES / shape.item, NULL)
+        run_stretches(run_band, bands, bands.count, threads, cycles, NULL)
         for worker in range(threads):
             if (<int*> (bands.memory + worker * bands.worker_bytes))[0]:
                 return False
@@ -660,11 +699,8 @@ cdef int execute_all(const Recipe* recipe, const Image* x, char* y, object worke
     cdef TaskFunction function
     cdef Small small
     cdef char* allocated = NULL
-    if workers is not None or cycles > ALONE:
-        threads = count_workers(workers)
-        if cycles <= ALONE:
-            threads = 1
-        threads = min(threads, <int> MOST_THREADS)
+    if cycles > ALONE:
+        threads = min(count_workers(workers), <int> MOST_THREADS)
     if recipe.spectra != NULL:
         tasks = (<Spectra> recipe.spectra).tasks(shape)
         call.workspace_bytes = (<Spectra> recipe.spectra).own_bytes(shape)

@@ -23,6 +23,8 @@ cdef int set_dtype(Problem* problem, ndarray x, ndarray w, object dtype) except 
 cdef int set_pad_value(Problem* problem, object pad_value) except -1
 cdef void turn_column(Problem* problem) noexcept
 cdef (dim, dim) as_given(const Problem* problem, dim rows, dim columns) noexcept
+cdef tuple padding_sides(const Problem* problem)
+cdef tuple image_shape(const Problem* problem, dim channels, dim rows, dim columns)
 cdef int pair_channels(Problem* problem, ndarray x, ndarray w) except -1
 cdef bint short_values(ndarray array)
 cdef int set_sizes(Problem* problem, int x_ndim, const dim* x_shape, ndarray w) except -1

@@ -57,41 +57,48 @@ cdef int check_dtype(object dtype, str what) except -1:
     return 0
 
 
-cdef int pair(object value, str name, object given, dim least, dim* first, dim* second) except -1:
-    """An option, or a half of the one given, that is an integer or a pair of them, for rows and for columns."""
+cdef list items_of(object value, dim most):
+    """A sequence's items, of which more than `most` are too many to matter; TypeError where it is none."""
+    if isinstance(value, (str, bytes, dict)):
+        raise TypeError
+    try:
+        return [value[i] for i in range(min(len(value), most + 1))]
+    except Exception:       # a set's, a memoryview's of more axes, or anybody's
+        raise TypeError from None
+
+
+cdef int pair(object value, str what, dim least, dim* first, dim* second) except -1:
+    """An option that is an integer or a pair of them, for rows and for columns; `what` it is, for errors."""
     try:
         numbers = [operator.index(value)] * 2
     except TypeError:
         try:
-            numbers = [operator.index(number) for number in itertools.islice(value, 3)]
-        except (TypeError, NotImplementedError):     # the latter from a memoryview
-            raise TypeError(f"{name} is {given!r}; expected an integer or a pair of integers") from None
-    if len(numbers) != 2 or min(numbers) < least or max(numbers) > MOST_BYTES:
-        raise ValueError(f"{name} is {given!r}; expected an integer or a pair, of at least {least}")
+            numbers = [operator.index(number) for number in items_of(value, 2)]
+        except TypeError:
+            raise TypeError(f"{what} of integers") from None
+    if len(numbers) != 2 or min(numbers) < least:
+        raise ValueError(f"{what}, of at least {least}")
+    if max(numbers) > MOST_BYTES:
+        raise ValueError(f"{what}, of at most {MOST_BYTES}")
     first[0], second[0] = numbers
     return 0
 
 
 cdef int set_padding(Problem* problem, object padding) except -1:
     """padding as one integer, one for rows and one for columns, or ((top, bottom), (left, right))."""
+    what = f"padding is {padding!r}; expected an integer, a pair, or ((top, bottom), (left, right))"
+    if isinstance(padding, str):
+        raise ValueError(f"{what}, or see mode")
     try:
-        sides = tuple(itertools.islice(padding, 3))
-        nested = len(sides) == 2 and not any(isinstance(side, int) or isinstance(side, np.integer) for side in sides)
-    except (TypeError, NotImplementedError):
-        nested = False
-    if nested:
-        try:
-            if any(len(side) != 2 for side in sides):
-                raise ValueError(f"padding is {padding!r}; expected ((top, bottom), (left, right))")
-        except TypeError:
-            raise TypeError(f"padding is {padding!r}; expected integers") from None
-        pair(sides[0], "padding", padding, 0, &problem.top, &problem.bottom)
-        pair(sides[1], "padding", padding, 0, &problem.left, &problem.right)
-    elif isinstance(padding, str):
-        raise ValueError(f"padding is {padding!r}; expected integers, or see mode")
-    else:
-        pair(padding, "padding", padding, 0, &problem.top, &problem.left)
+        halves = [items_of(half, 2) for half in items_of(padding, 2)]
+    except TypeError:       # no pair of pairs
+        pair(padding, what, 0, &problem.top, &problem.left)
         problem.bottom, problem.right = problem.top, problem.left
+        return 0
+    if [len(half) for half in halves] != [2, 2]:
+        raise ValueError(what)
+    pair(halves[0], what, 0, &problem.top, &problem.bottom)
+    pair(halves[1], what, 0, &problem.left, &problem.right)
     return 0
 
 
@@ -126,9 +133,9 @@ cdef int set_options(Problem* problem, object mode, object stride, object paddin
     if mode is not VALID:
         problem.mode = MODES.index(mode)
     if stride is not ONE:
-        pair(stride, "stride", stride, 1, &shape.p_step, &shape.q_step)
+        pair(stride, f"stride is {stride!r}; expected an integer or a pair", 1, &shape.p_step, &shape.q_step)
     if dilation is not ONE:
-        pair(dilation, "dilation", dilation, 1, &shape.r_step, &shape.s_step)
+        pair(dilation, f"dilation is {dilation!r}; expected an integer or a pair", 1, &shape.r_step, &shape.s_step)
     if padding is not ZERO:
         set_padding(problem, padding)
         if problem.mode != 0 and (problem.top or problem.bottom or problem.left or problem.right):
@@ -178,22 +185,28 @@ cdef int set_dtype(Problem* problem, ndarray x, ndarray w, object dtype) except 
     if (typenum == cnp.NPY_FLOAT or typenum == cnp.NPY_DOUBLE) and cnp.PyArray_TYPE(x) == typenum and dtype is None:
         set_computed(problem, typenum)
         return 0
-    result = np.result_type(x.dtype, w.dtype)
-    if dtype is not None:
+    if dtype is None:
         try:
-            wanted = np.dtype(dtype)
+            result = np.result_type(x.dtype, w.dtype)
+        except TypeError:       # of bfloat16 and float16, for one
+            raise TypeError(f"x has dtype {x.dtype} and w {w.dtype}, for which NumPy has no common one; expected dtype="
+                            " to name one that holds both") from None
+    else:
+        try:
+            result = np.dtype(dtype)
         except Exception as error:
             raise TypeError(f"dtype is {dtype!r}; expected a NumPy dtype or None") from error
-        check_dtype(wanted, "dtype is")
-        if not np.can_cast(result, wanted):
-            raise TypeError(f"dtype is {wanted}; expected one that holds {result}, the dtype of x and w together")
-        result = wanted
+        check_dtype(result, "dtype is")
+        for array, name in ((x, "x"), (w, "w")):
+            if not np.can_cast(array.dtype, result):
+                raise TypeError(f"dtype is {result}; expected one that holds {array.dtype}, the dtype of {name}")
     if result.char in "qQ":
         result = np.dtype(f"{result.kind}8")    # int64's name in NumPy, of two C types that are the same
-    set_computed(problem, result.num)
-    problem.is_complex = result.kind == "c"
-    if problem.typenum == cnp.NPY_FLOAT or problem.typenum == cnp.NPY_DOUBLE:
+    if result.num == cnp.NPY_FLOAT or result.num == cnp.NPY_DOUBLE:
+        set_computed(problem, result.num)
         return 0
+    problem.result = problem.typenum = result.num
+    problem.is_complex = result.kind == "c"
     if result.kind in "biu":
         # Integers of less than 32 bits are the low bits of what 32 bits compute; the sign makes no difference.
         problem.shape.item = max(4, result.itemsize)
@@ -277,6 +290,20 @@ cdef (dim, dim) as_given(const Problem* problem, dim rows, dim columns) noexcept
     return (columns, rows) if problem.turned else (rows, columns)
 
 
+cdef tuple padding_sides(const Problem* problem):
+    """((top, bottom), (left, right)), as it was given."""
+    sides = (problem.top, problem.bottom), (problem.left, problem.right)
+    return sides[::-1] if problem.turned else sides
+
+
+cdef tuple image_shape(const Problem* problem, dim channels, dim rows, dim columns):
+    """Of one image, in the arrays' layout."""
+    image = as_given(problem, rows, columns)
+    if problem.ndim == 2:
+        return image
+    return (*image, channels) if problem.shape.channels_last else (channels, *image)
+
+
 cdef bint short_values(ndarray array):
     """Whether an array's dtype is one of those that int16 holds."""
     return cnp.PyArray_TYPE(array) <= cnp.NPY_SHORT
@@ -319,7 +346,7 @@ cdef int set_sizes(Problem* problem, int x_ndim, const dim* x_shape, ndarray w) 
     shape.C = problem.channels = w_shape[w_ndim - 3] if w_ndim > 2 else 1
     shape.R = w_shape[w_ndim - 2]
     shape.S = w_shape[w_ndim - 1]
-    # A step that is never taken may be of any size; no other is larger than the padded image.
+    # A step that is never taken may be of any size.
     shape.r_step = 1 if shape.R == 1 else shape.r_step
     shape.s_step = 1 if shape.S == 1 else shape.s_step
     if shape.G > 1 and (channels % shape.G or filters % shape.G):
@@ -327,8 +354,10 @@ cdef int set_sizes(Problem* problem, int x_ndim, const dim* x_shape, ndarray w) 
                          f"{filters} filters of w")
     if channels != shape.C * shape.G:
         of = f" in each of {shape.G} groups" if shape.G > 1 else ""
+        other = x_shape[x_ndim - 3 if shape.channels_last else x_ndim - 1] if x_ndim > 2 else channels
+        hint = f"; with layout={LAYOUTS[not shape.channels_last]!r} {other}" if other == shape.C * shape.G else ""
         raise ValueError(
-            f"x has {channels} channels (shape {shape_tuple(x_ndim, x_shape)}) and w has {shape.C}{of} "
+            f"x has {channels} channels (shape {shape_tuple(x_ndim, x_shape)}{hint}) and w has {shape.C}{of} "
             f"(shape {shape_tuple(w_ndim, w_shape)}); expected as many"
         )
     if shape.C == 0 or shape.R == 0 or shape.S == 0:
@@ -336,7 +365,8 @@ cdef int set_sizes(Problem* problem, int x_ndim, const dim* x_shape, ndarray w) 
             f"w has shape {shape_tuple(w_ndim, w_shape)}; expected at least one channel, row and column"
         )
     shape.K = filters // shape.G
-    check_bytes(problem)        # before the sizes of the result, which might wrap
+    shape.P = shape.Q = 1       # until they are known; they might wrap
+    check_bytes(problem)
     if problem.mode == 1:
         same_padding(shape.R, shape.r_step, &problem.top, &problem.bottom)
         same_padding(shape.S, shape.s_step, &problem.left, &problem.right)
@@ -391,21 +421,19 @@ cdef int check_bytes(const Problem* problem) except -1:
     if (images * filters * height * width * 8 > MOST_BYTES
             or images * shape.C * shape.G * height * width * 8 > MOST_BYTES
             or (filters + 64) * shape.C * shape.R * shape.S * 64 > MOST_BYTES
-            or <double> shape.p_step * height > MOST_BYTES or <double> shape.q_step * width > MOST_BYTES):
-        image = as_given(problem, shape.H, shape.W)
-        if problem.ndim > 2:
-            channels = (problem.channels * shape.G,)
-            image = (*image, *channels) if shape.channels_last else (*channels, *image)
+            or shape.P > 1 and <double> shape.p_step * height > MOST_BYTES
+            or shape.Q > 1 and <double> shape.q_step * width > MOST_BYTES):
+        image = image_shape(problem, problem.channels * shape.G, shape.H, shape.W)
         if problem.ndim > 3:
             image = (shape.N, *image)
-        padding = (problem.top, problem.bottom), (problem.left, problem.right)
-        if problem.turned:
-            padding = padding[::-1]
+        padding = padding_sides(problem)
         padded = f", with padding {padding}" if any(map(any, padding)) else ""
+        dilation = as_given(problem, shape.r_step, shape.s_step)
+        dilated = f", with dilation {dilation}" if dilation != (1, 1) else ""
         taps = as_given(problem, shape.R, shape.S)
         raise ValueError(
-            f"x has shape {image} and w, as a bank, {(shape.K * shape.G, problem.channels, *taps)}{padded}: "
-            "their result or weights would be larger than any memory"
+            f"x has shape {image} and w, as a bank, {(shape.K * shape.G, problem.channels, *taps)}{padded}{dilated}: "
+            "their result, weights or reach would be larger than any memory"
         )
     return 0
 
@@ -436,10 +464,7 @@ cdef int set_images(Problem* problem, ndarray x) except -1:
     if (ndim == 2) != (problem.ndim == 2) or not 2 <= ndim <= 4 or (
         sizes[h] != planned[0] or sizes[h + 1] != planned[1] or ndim > 2 and sizes[c] != problem.channels * shape.G
     ):
-        image = planned
-        if problem.ndim > 2:
-            channels = (problem.channels * shape.G,)
-            image = (*image, *channels) if shape.channels_last else (*channels, *image)
+        image = image_shape(problem, problem.channels * shape.G, shape.H, shape.W)
         several = ", or N of them" if problem.ndim > 2 else ""
         raise ValueError(f"x has shape {np.shape(x)}; expected {image}{several}, as planned")
     if not (cnp.PyArray_TYPE(x) == problem.result
@@ -530,9 +555,10 @@ cdef ndarray read_bias(const Problem* problem, object bias, Weights* weights):
     if cnp.PyArray_NDIM(array) != 1 or cnp.PyArray_DIMS(array)[0] != filters:
         raise ValueError(f"bias has shape {np.shape(array)}; expected ({filters},), one value a filter")
     # By way of the result's dtype: half precision rounds it, and a boolean is its truth.
-    array = np.ascontiguousarray(array, cnp.PyArray_DescrFromType(problem.result))
-    if not problem.is_complex:
-        array = np.ascontiguousarray(array, cnp.PyArray_DescrFromType(problem.typenum))
+    with np.errstate(all="ignore"):
+        array = np.ascontiguousarray(array, cnp.PyArray_DescrFromType(problem.result))
+        if not problem.is_complex:
+            array = np.ascontiguousarray(array, cnp.PyArray_DescrFromType(problem.typenum))
     weights.bias = cnp.PyArray_BYTES(array)
     return array
 
@@ -615,7 +641,11 @@ cdef ndarray new_array(int ndim, cnp.npy_intp* sizes, int typenum):
     if size < ALIGNED:
         return cnp.PyArray_EMPTY(ndim, sizes, typenum, 0)
     size += LINE
-    memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
+    try:
+        memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
+    except MemoryError:
+        shape = shape_tuple(ndim, <dim*> sizes)
+        raise MemoryError(f"can't allocate {size} bytes for a result of shape {shape}") from None
     array = cnp.PyArray_SimpleNewFromData(ndim, sizes, typenum, line_from(cnp.PyArray_BYTES(memory)))
     cnp.set_array_base(array, memory)
     return array

@@ -16,8 +16,8 @@ from libc.string cimport memcpy, memset
 from numpy cimport ndarray
 
 from fastconv._kernels.kernel cimport (
-    ceil_div, dim, FILTERS, FLOAT32, Image, image_from, Kernel, KernelTable, line_from, PIXELS, Product, reach_h,
-    reach_w, Shape, split, Weights, whole_lines,
+    ceil_div, dim, filter_step, FILTERS, FLOAT32, Image, image_from, Kernel, KernelTable, line_from, pixel_step, PIXELS,
+    Product, reach_h, reach_w, result_bytes, Shape, split, Weights, whole_lines,
 )
 
 cnp.import_array()
@@ -274,12 +274,11 @@ cdef void multiply(const KernelTable* table, const Shape* shape, const Cut* cut,
 cdef double store(const KernelTable* table, const Shape* shape, const Block* b, dim first, dim count, const char* sums,
                   dim length, char* y) noexcept nogil:
     """Sums of some filters, and biases, into y; returns the largest magnitude of a sum, Inf for one not finite."""
-    cdef dim filters = shape.G * shape.K
-    cdef dim y_q = filters * shape.item if shape.channels_last else shape.item
-    cdef dim y_k = shape.item if shape.channels_last else shape.P * shape.Q * shape.item
+    cdef dim y_q = pixel_step(shape)
+    cdef dim y_k = filter_step(shape)
     cdef dim k, p
     cdef double most, largest = 0
-    y += b.n * filters * shape.P * shape.Q * shape.item + (b.group * shape.K + first) * y_k
+    y += b.n * result_bytes(shape) + (b.group * shape.K + first) * y_k
     for k in range(count):
         for p in range(b.rows):
             most = table.products.store_row(
@@ -429,7 +428,6 @@ cdef class Spectra:
         cdef Shape sub = shape[0]
         cdef Image image = image_from(x, b.p * shape.p_step, b.q * shape.q_step)
         cdef Weights weights
-        cdef dim filters = shape.G * shape.K
         cdef dim w_filter = shape.C * shape.R * shape.S * shape.item
         cdef dim task
         cdef char* weights_at
@@ -458,10 +456,10 @@ cdef class Spectra:
                 kernel.run(&sub, 1, weights_at, &image, to, task, scratch)
             PyErr_CheckSignals()
         sizes[0], sizes[1], sizes[2] = shape.K, b.rows, b.columns
-        strides[2] = filters * shape.item if shape.channels_last else shape.item
+        strides[2] = pixel_step(shape)
         strides[1] = shape.Q * strides[2]
-        strides[0] = shape.item if shape.channels_last else shape.P * strides[1]
-        y += b.n * filters * shape.P * shape.Q * shape.item + b.group * shape.K * strides[0]
+        strides[0] = filter_step(shape)
+        y += b.n * result_bytes(shape) + b.group * shape.K * strides[0]
         y += b.p * strides[1] + b.q * strides[2]
         target = cnp.PyArray_New(ndarray, 3, sizes, numpy_type(shape), strides, y, 0,
                                  cnp.NPY_ARRAY_ALIGNED | cnp.NPY_ARRAY_WRITEABLE, None)

@@ -17,7 +17,7 @@ def choose_isa(forced: str) -> str:
         return isas[-1]
     if forced not in isas:
         raise ImportError(
-            f"FASTCONV_ISA={forced!r} can't run on this CPU; expected one of {', '.join(isas)}, or nothing for the best"
+            f"FASTCONV_ISA={forced!r} isn't what this CPU runs; expected one of {', '.join(isas)}, or none for the best"
         )
     return forced
 

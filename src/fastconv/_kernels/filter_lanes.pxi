@@ -115,8 +115,8 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
             for i in range(item // 4):      # weights come a line a term, of 64 bits almost two
                 prefetch(x + SCALARS_AHEAD + i * LINE)
             if lines != NULL:
-                prefetch_to_second_level(ahead + lines[r], 0, 2)
-                prefetch_to_write(<const char*> t + t_lines[r], 1)
+                prefetch_to_second_level(ahead + lines[r])
+                prefetch_to_write(<const char*> t + t_lines[r])
         else:
             a = in_register(x + g.off[r])
             prefetch(ahead)
@@ -228,16 +228,20 @@ cdef inline void filter_store(const Shape* shape, const char* t, int nv, dim pix
                    y + v * lanes * y_k, y_pixel, y_k)
 
 
+cdef inline int most_rows(dim columns) noexcept nogil:
+    """Rows of y in a tile: up to three, if short ones."""
+    return 3 if 3 * columns <= MR else 2 if 2 * columns <= MR else 1
+
+
 cdef inline int rows_at_once(dim left, dim columns) noexcept nogil:
-    """Rows of y in a tile, of so many that are left: up to three, if short ones; four are two pairs."""
-    if 3 * columns <= MR and left >= 3 and left != 4:
-        return 3
-    return 2 if 2 * columns <= MR and left >= 2 else 1
+    """Of so many rows that are left; four are two pairs."""
+    cdef int most = most_rows(columns)
+    return 2 if most == 3 and left == 4 else <int> min(<dim> most, left)
 
 
 cdef inline dim tiles_down(dim rows, dim columns) noexcept nogil:
     """Tiles below each other."""
-    return ceil_div(rows, 3 if 3 * columns <= MR else 2 if 2 * columns <= MR else 1)
+    return ceil_div(rows, most_rows(columns))
 
 
 cdef inline dim filter_width(const Shape* shape) noexcept nogil:
@@ -252,7 +256,12 @@ cdef inline dim filter_panels(const Shape* shape) noexcept nogil:
 cdef inline dim panel_vectors(const Shape* shape, dim panel) noexcept nogil:
     """Vectors that the panel's filters fill."""
     cdef dim filters = min(filter_width(shape), shape.K - panel * filter_width(shape))
-    return ceil_div(filters, VECTOR_BYTES // 4) if shape.item == 4 else ceil_div(filters, VECTOR_BYTES // 8)
+    return vectors_of(shape, filters)
+
+
+cdef inline dim panel_bytes(const Shape* shape) noexcept nogil:
+    """Of a full panel's packed weights, and its biases."""
+    return (1 + shape.C * shape.R * shape.S) * NV * VECTOR_BYTES
 
 
 cdef inline dim seen_columns(const Shape* shape, dim columns) noexcept nogil:
@@ -315,7 +324,7 @@ cdef inline FilterGrid filter_grid(const Shape* shape, int workers) noexcept nog
     g.panels, g.sets = filter_panels(shape), 1
     if g.panels > 1:
         sets = ceil_div(workers, max(1, shape.N * shape.G * g.bands * g.pieces))
-        sets = max(sets, <dim> min(1e9, <double> g.rows * g.columns * shape.K * terms / TASK_WORK))
+        sets = max(sets, long_tasks(<double> g.rows * g.columns * shape.K * terms))
         if g.parts > 1:
             sets = max(sets, ceil_div(g.panels * g.rows * g.columns * NV * VECTOR_BYTES, SUM_BYTES))
         g.sets = min(sets, g.panels)
@@ -440,6 +449,7 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
     cdef dim row = b.row_step if straight else b.row if b.gathered else x.h
     cdef dim phase = b.phase if straight else phase_columns(shape, b.columns) * item
     cdef dim phases = phases_across(shape)
+    cdef dim h_step = shape.p_step if b.apart else 1
     cdef dim p_pitch = (1 if b.shared or b.apart else shape.p_step) * row
     cdef dim r_pitch = 0 if b.apart else shape.r_step * row
     cdef dim rows = b.rows if b.apart else reach_h(shape, b.rows)       # that are gathered at a time
@@ -463,16 +473,15 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
                     to = b.stage + i * b.unit_step
                     for tile in range(across):
                         columns = b.m + (tile < longer)
-                        gather_phases(shape, x, b.image, c, top, shape.p_step if b.apart else 1, rows, left,
-                                      reach_w(shape, columns), to, row, phase, b.line)
+                        gather_phases(shape, x, b.image, c, top, h_step, rows, left, reach_w(shape, columns), to, row,
+                                      phase, b.line)
                         left += columns * q_step
                         to += tile_step
                 elif piece == 0:
-                    gather_rows(shape, x, b.image, c, top, shape.p_step if b.apart else 1, rows,
-                                left + column * shape.s_step, width, b.channel, row)
+                    gather_rows(shape, x, b.image, c, top, h_step, rows, left + column * shape.s_step, width,
+                                b.channel, row)
                 else:
-                    gather_phases(shape, x, b.image, c, top, shape.p_step if b.apart else 1, rows, left, width,
-                                  b.channel, row, phase, b.line)
+                    gather_phases(shape, x, b.image, c, top, h_step, rows, left, width, b.channel, row, phase, b.line)
             for p in range(0 if straight else b.staged_rows):
                 to = b.stage + i * b.unit_step + p * b.row_step + column * b.spread * item
                 value = channel + p * p_pitch + r * r_pitch
@@ -513,9 +522,8 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     cdef dim item = shape.item
     cdef dim terms = shape.C * shape.R * shape.S
     cdef dim width = filter_width(shape)
-    cdef dim filters = shape.G * shape.K        # of all groups
-    cdef dim y_k = item if shape.channels_last else shape.P * shape.Q * item
-    cdef dim y_pixel = filters * item if shape.channels_last else item
+    cdef dim y_k = filter_step(shape)
+    cdef dim y_pixel = pixel_step(shape)
     cdef dim band = place.block // grid.pieces if grid.pieces > 1 else place.block
     cdef dim piece = place.block - band * grid.pieces
     cdef vec* sums = <vec*> workspace
@@ -529,7 +537,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     cdef FilterBlock b
     cdef FilterSweep g
     cdef dim part, panel, tile, term, row, tile_bytes, units, tiles, ahead, turn, s_step
-    cdef dim panel_bytes = (1 + terms) * NV * VECTOR_BYTES
+    cdef dim panel_step = panel_bytes(shape)
     cdef int m, um, nv
     b.stage = workspace + sum_bytes(grid)
     b.channel = b.stage + stage_bytes(shape, grid)
@@ -550,7 +558,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     b.spread = grid.m if grid.by_term else 0
     g.off = off
     g.row_step = b.columns
-    y += place.n * filters * shape.P * shape.Q * item + (b.p * shape.Q + b.q) * y_pixel
+    y += place.n * result_bytes(shape) + (b.p * shape.Q + b.q) * y_pixel
     y += (place.group * shape.K + place.first * width) * y_k
     # Bytes of the weights that follow that each term asks for, so that all tiles together ask for all of them.
     ahead = 0
@@ -598,15 +606,15 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
                 init = <const vec*> late
                 w = init + nv if part == 0 else init
             else:
-                init = <const vec*> (packed + place.group * group_bytes(shape) + panel * panel_bytes)
+                init = <const vec*> (packed + place.group * group_bytes(shape) + panel * panel_step)
                 w = init + nv + term * nv
             # The weights that follow arrive while the tiles are computed.
             g.ahead = <const char*> w
             g.ahead_step = ahead
             if panel + 1 < place.last:
-                g.ahead += panel_bytes
+                g.ahead += panel_step
             elif part + 1 < grid.parts:
-                g.ahead += g.terms * nv * VECTOR_BYTES - (panel - place.first) * panel_bytes
+                g.ahead += g.terms * nv * VECTOR_BYTES - (panel - place.first) * panel_step
             else:
                 g.ahead_step = 0
             t = sums

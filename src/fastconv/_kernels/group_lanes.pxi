@@ -16,7 +16,6 @@
 
 cdef enum:
     GROUP_M = 8             # most pixels of a tile
-    MOST_SUMS = 28          # of the largest tile
 
 cdef struct GroupTile:
     dim C, R, S
@@ -36,7 +35,7 @@ cdef struct GroupGrid:
 cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
                             int km, bint apart=False) noexcept nogil:
     """sums[j][k] = init[k] + the sum over c, r, s. Weights are read in order, or `apart`, each filter's in order."""
-    cdef vec acc[MOST_SUMS]
+    cdef vec acc[MOST_GROUP_SUMS]
     cdef vec b[GROUP_KM]
     cdef vec a
     cdef const char* line
@@ -136,17 +135,11 @@ cdef inline void turn_pixels(const char* value, dim step, dim group_step, dim gr
         value += step
 
 
-cdef inline dim source_row(const Image* x, dim h) noexcept nogil:
-    """The row of x that a row of the padded image is, or -1."""
-    return h if x.rows == NULL else x.rows[h]
-
-
 cdef inline void find_places(const Shape* shape, const Image* x, const GroupGrid* grid, dim rows, dim nowhere,
                              dim* places) noexcept nogil:
     """Where in a stage each pixel of its rows belongs, those of columns that aren't staged `nowhere`."""
-    cdef dim left = x.left if x.columns != NULL else 0
-    cdef dim staged = max(<dim> 0, min(shape.W, grid.width - left))
-    cdef dim first = left * VECTOR_BYTES
+    cdef dim staged = max(<dim> 0, min(shape.W, grid.width - x.left))
+    cdef dim first = x.left * VECTOR_BYTES
     cdef dim h, j
     for h in range(rows):
         for j in range(staged):
@@ -219,12 +212,12 @@ cdef inline GroupGrid group_grid(const Shape* shape, int workers) noexcept nogil
     cdef GroupGrid g
     cdef dim rows = STAGE_BYTES // group_row_bytes(shape) - reach_h(shape, 1)
     cdef double work = <double> shape.P * shape.Q * shape.K * shape.C * shape.R * shape.S * lanes_of(shape)
-    cdef dim blocks = shape.N * ceil_div(shape.G, lanes_of(shape))
+    cdef dim blocks = shape.N * vectors_of(shape, shape.G)
     cdef dim least = workers if shape.unpacked else 4 * workers     # tasks: each packs weights anew
     g.width = reach_w(shape, shape.Q)
-    g.sets = ceil_div(shape.G, lanes_of(shape))
+    g.sets = vectors_of(shape, shape.G)
     g.bands = ceil_div(shape.P, max(<dim> 0, rows) // shape.p_step + 1)
-    g.bands = max(g.bands, <dim> min(1e9, work / TASK_WORK) + 1)
+    g.bands = max(g.bands, long_tasks(work) + 1)
     if workers > 1 and blocks * g.bands < least:
         g.bands = max(g.bands, least // max(1, blocks))
     g.bands = min(g.bands, shape.P)
@@ -280,8 +273,8 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
     cdef dim top = split(shape.P, grid.bands, band)
     cdef dim rows = split(shape.P, grid.bands, band + 1) - top
     cdef dim seen = reach_h(shape, rows)
-    cdef dim y_k = item if shape.channels_last else shape.P * shape.Q * item
-    cdef dim y_pixel = shape.G * shape.K * item if shape.channels_last else item
+    cdef dim y_k = filter_step(shape)
+    cdef dim y_pixel = pixel_step(shape)
     cdef const char* channel = x.data + image * x.n + first * shape.C * x.c
     cdef const char* init = packed + first // lanes * group_set_bytes(shape)
     cdef const char* w = init + shape.K * VECTOR_BYTES
@@ -305,7 +298,7 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
         else:
             stage_groups(shape, x, channel + c * x.c, groups, top * shape.p_step, seen, grid, places,
                          stage + c * g.x_c, <f64v*> NULL)
-    y += image * shape.G * shape.K * shape.P * shape.Q * item + first * shape.K * y_k + top * shape.Q * y_pixel
+    y += image * result_bytes(shape) + first * shape.K * y_k + top * shape.Q * y_pixel
     # Loop 3: filters, km at a time. Loop 2: rows of y. Loop 1: tiles.
     k = 0
     while k < shape.K:
@@ -359,7 +352,7 @@ cdef void group_run(const Shape* shape, int workers, const char* packed, const I
 cdef dim group_packed_bytes(const Shape* shape) noexcept nogil:
     if shape.unpacked:
         return sizeof(Weights)
-    return ceil_div(shape.G, lanes_of(shape)) * group_set_bytes(shape)
+    return vectors_of(shape, shape.G) * group_set_bytes(shape)
 
 
 cdef void group_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
@@ -392,6 +385,6 @@ cdef double group_cost(const Shape* shape) noexcept nogil:
     # Two loads a cycle; sums that follow each other.
     term = max(max(m * km / ISSUE, (m + km) / 2), <double> LATENCY)
     seen = <double> shape.C * reach_h(shape, shape.P)
-    return ceil_div(shape.G, lanes_of(shape)) * (
+    return vectors_of(shape, shape.G) * (
         250 + seen * (shape.W * 8.0 + 20) + tiles * (1.2 * terms * term + 50)
         + <double> shape.P * shape.Q * shape.K * 10)

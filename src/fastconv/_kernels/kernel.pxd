@@ -28,6 +28,7 @@ cdef enum:
 
 cdef enum:
     LINE = 64               # bytes of a cache line
+    GROUPS_TOGETHER = 16    # a multiple of the lanes of a vector
 
 cdef struct Shape:
     DType dtype
@@ -57,7 +58,7 @@ cdef struct Image:
     # NULL where there is no padding.
     const dim* rows
     const dim* columns
-    dim left                # columns of padding before x
+    dim left                # columns of padding before x, 0 without
     char pad[8]             # the pad value
     # Of PAIRS only: where the second channel of an item stands, from the first on, and how many channels there are, the
     # last one perhaps alone.
@@ -75,7 +76,8 @@ cdef struct Kernel:
     double (*cost)(const Shape* shape) noexcept nogil
     # And of packing the weights.
     double (*pack_cost)(const Shape* shape) noexcept nogil
-    # Weights are packed once: `packed` has packed_bytes(shape) bytes, on a 64-byte boundary.
+    # Weights are packed once: `packed` has packed_bytes(shape) bytes, on a 64-byte boundary. Those of the first
+    # GROUPS_TOGETHER groups, or of a multiple, take as many bytes as they would alone, in a direct kernel.
     dim (*packed_bytes)(const Shape* shape) noexcept nogil
     void (*pack)(const Shape* shape, const Weights* w, char* packed) noexcept nogil
     # Whether, for one call, weights are better packed as they are needed; NULL where they can't.
@@ -160,6 +162,23 @@ cdef inline dim reach_h(const Shape* shape, dim rows) noexcept nogil:
 cdef inline dim reach_w(const Shape* shape, dim columns) noexcept nogil:
     """Columns of x that `columns` columns of y see."""
     return (columns - 1) * shape.q_step + (shape.S - 1) * shape.s_step + 1
+
+
+# Where results stand in y.
+
+cdef inline dim result_bytes(const Shape* shape) noexcept nogil:
+    """Of one image."""
+    return shape.G * shape.K * shape.P * shape.Q * shape.item
+
+
+cdef inline dim filter_step(const Shape* shape) noexcept nogil:
+    """Bytes from one filter's results to the next's."""
+    return shape.item if shape.channels_last else shape.P * shape.Q * shape.item
+
+
+cdef inline dim pixel_step(const Shape* shape) noexcept nogil:
+    """Bytes from one pixel to the next in a row; rows follow each other."""
+    return shape.G * shape.K * shape.item if shape.channels_last else shape.item
 
 
 cdef inline bint is_sequence(const Shape* shape) noexcept nogil:

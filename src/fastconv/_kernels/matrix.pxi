@@ -33,11 +33,11 @@ cdef inline MatrixGrid matrix_grid(const Shape* shape, int workers) noexcept nog
     cdef double work = <double> pixels * shape.K * shape.C
     g.pixels = ceil_div(pixels, filter_width(shape))
     g.filters = matrix_panels(shape)
-    g.blocks = max(1, <dim> min(1e9, work / TASK_WORK))
+    g.blocks = max(1, long_tasks(work))
     if workers > 1 and images * g.blocks < 4 * workers:
         g.blocks = 4 * workers
     g.blocks = min(g.blocks, ceil_div(pixels, MATRIX_LEAST))
-    g.sets = max(ceil_div(workers, images * g.blocks), <dim> min(1e9, work / g.blocks / TASK_WORK))
+    g.sets = max(ceil_div(workers, images * g.blocks), long_tasks(work / g.blocks))
     g.sets = min(g.sets, g.filters)
     return g
 
@@ -72,8 +72,8 @@ cdef inline void stage_pixels(const Shape* shape, const MatrixStage* s, dim firs
         at, p, q = 0, top, left
         while at < count:
             run = min(count - at, shape.Q - q)
-            value = image_row(shape, s.x, s.image, c, p * shape.p_step, q * shape.q_step,
-                              (run - 1) * shape.q_step + 1, s.line)
+            value = image_row(shape, s.x, s.image, c, p * shape.p_step, q * shape.q_step, seen_columns(shape, run),
+                              s.line)
             copy_strided(to, value, run, shape.q_step, item)
             to += run * item
             at += run
@@ -134,7 +134,7 @@ cdef inline void matrix_block(const Shape* shape, const MatrixGrid* g, const cha
     # Few filters lose more by vectors of x that straddle lines than by those of y.
     cdef dim before = pixels_before_line(x, item) if in_x and shape.K <= FEW_FILTERS else 0
     cdef dim at = split(g.pixels, g.blocks, place.block) * NV * lanes - before
-    cdef dim end = min(split(g.pixels, g.blocks, place.block + 1) * NV * lanes - before, pixels)
+    cdef dim end = split(g.pixels, g.blocks, place.block + 1) * NV * lanes - before
     cdef dim* lines = <dim*> (stage + matrix_stage_bytes(shape))
     cdef dim* t_lines = lines + shape.C
     cdef const char* bias = packed + place.group * matrix_group_bytes(shape)
@@ -224,12 +224,12 @@ cdef void matrix_run(const Shape* shape, int workers, const char* packed, const 
 
 
 cdef inline dim matrix_group_bytes(const Shape* shape) noexcept nogil:
-    """Of one group's packed weights, a multiple of a vector."""
-    return whole_vectors(shape.K * shape.item) + whole_vectors(shape.K * shape.C * shape.item)
+    """Of one group's packed weights, a multiple of a vector, of which the last may end behind its filters."""
+    return whole_vectors(shape.K * shape.item) + whole_vectors(shape.K * shape.C * shape.item) + VECTOR_BYTES
 
 
 cdef dim matrix_packed_bytes(const Shape* shape) noexcept nogil:
-    return shape.G * matrix_group_bytes(shape) + VECTOR_BYTES       # the last vector may end behind its filters
+    return shape.G * matrix_group_bytes(shape)
 
 
 cdef inline void pack_rows(const Shape* shape, const Weights* w, const char* data, dim filters, char* packed,
@@ -289,9 +289,9 @@ cdef double matrix_cost(const Shape* shape) noexcept nogil:
     cdef double rows = shape.K / panels
     cdef double vectors, nv, term
     if (shape.R > 1 or shape.S > 1 or shape.P * shape.Q < lanes_of(shape)
-            or (shape.channels_last and shape.G * shape.K > 1)):
+            or pixel_step(shape) > shape.item):
         return INFINITY
-    vectors = ceil_div(shape.P * shape.Q, lanes_of(shape))
+    vectors = vectors_of(shape, shape.P * shape.Q)
     nv = min(<double> NV, vectors)
     # As of the filter tile, but there are as many reads as multiply-adds where a row is one vector. A vector is copied
     # on the way, or staged before, slowly where its pixels lie apart.

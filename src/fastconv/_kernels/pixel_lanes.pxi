@@ -290,7 +290,7 @@ cdef inline void pixel_block(const Shape* shape, const PixelStage* stage, const 
     cdef char* values = workspace + table_bytes(shape)
     cdef char* sums = values + shape.C * stage.c + VECTOR_BYTES
     cdef char* line = sums
-    cdef char* to = y
+    cdef char* to
     cdef dim x_h = x.h
     cdef PixelTile g
     cdef PixelBlock area = block[0]         # of the sequence, if y is computed flat
@@ -356,7 +356,7 @@ cdef inline PixelGrid pixel_grid(const Shape* shape) noexcept nogil:
     """Bands; where a task would take long, more bands, then strips, then sets. A stage fits STAGE_BYTES."""
     cdef PixelGrid grid
     cdef double work = <double> shape.P * shape.Q * shape.K * shape.C * shape.R * shape.S
-    cdef dim tasks = <dim> min(1e9, work / TASK_WORK) + 1
+    cdef dim tasks = long_tasks(work) + 1
     cdef dim rows
     grid.tile = PIXEL_MR
     grid.rows = 0
@@ -487,7 +487,7 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
     cdef dim width, lanes = lanes_of(shape)
     cdef bint flat = pixel_flat(shape)
     cdef double terms, filters, rows, nv, vectors, term, staging = 0
-    if shape.channels_last and shape.G * shape.K > 1:
+    if pixel_step(shape) > shape.item:
         return INFINITY
     terms = <double> shape.C * shape.R * shape.S
     filters = max(1, shape.K)

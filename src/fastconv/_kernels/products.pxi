@@ -12,7 +12,8 @@
 
 cdef enum:
     MOST_TILES = 6          # whose sums wait until all planes are done
-    PLANE_SUMS = MOST_SUMS * MOST_TILES
+    PLANE_SUMS = MOST_GROUP_SUMS * MOST_TILES
+    SINGLE_MP = 12          # rows of a tile of one filter
 
 cdef inline void split_values(const real* spectrum, dim count, real* to, dim pitch, real sign) noexcept nogil:
     """So many values of a spectrum into vectors of its three planes."""
@@ -90,12 +91,12 @@ cdef inline void product_rows(const Product* g, const char* x, const char* w, ch
                     break
                 row = min(p + t * mp, g.P - mp)
                 group_tile(&tile, x + plane * g.x_plane + row * tile.x_j, w + plane * g.w_plane, zeros,
-                           sums + plane * PLANE_SUMS + t * MOST_SUMS, mp, mk)
+                           sums + plane * PLANE_SUMS + t * MOST_GROUP_SUMS, mp, mk)
         for t in range(MOST_TILES):
             if p + t * mp >= g.P:
                 break
             row = min(p + t * mp, g.P - mp)
-            store_tile(g, sums + t * MOST_SUMS, y + row * g.y_p, lanes, mk, mp)
+            store_tile(g, sums + t * MOST_GROUP_SUMS, y + row * g.y_p, lanes, mk, mp)
         p += MOST_TILES * mp
 
 
@@ -111,8 +112,8 @@ cdef inline void products_any(const Product* g, const char* x, const char* w, ch
                 product_rows(g, x, panel, y + k * g.y_k, lanes, like, 2, PRODUCT_MP)
             elif g.K - k > 1:
                 product_rows(g, x, panel, y + k * g.y_k, lanes, like, 2, 1)
-            elif g.P >= 12:
-                product_rows(g, x, panel, y + k * g.y_k, lanes, like, 1, 12)
+            elif g.P >= SINGLE_MP:
+                product_rows(g, x, panel, y + k * g.y_k, lanes, like, 1, SINGLE_MP)
             else:
                 product_rows(g, x, panel, y + k * g.y_k, lanes, like, 1, 1)
         x += 3 * g.x_plane
@@ -161,35 +162,31 @@ cdef void measure_row(dim item, const char* row, dim count, dim first, dim last,
         measure(<const double*> row, count, first, last, squares, core)
 
 
+cdef inline double store_values(const real* sums, dim step, dim count, real bias, char* y, dim y_step,
+                                bits zero) noexcept nogil:
+    """Every step-th sum and the bias, y_step bytes apart; returns the largest magnitude of a sum. `zero` is one."""
+    cdef bits most = zero
+    cdef real largest
+    cdef dim i
+    for i in range(count):
+        most = max(most, magnitude(bits_at(<const char*> (sums + i * step), zero)))
+        (<real*> (y + i * y_step))[0] = sums[i * step] + bias
+    memcpy(&largest, &most, sizeof(real))
+    return largest
+
+
 cdef double store_row(dim item, const char* sums, dim step, dim count, const char* bias, char* y,
                       dim y_step) noexcept nogil:
     """Every step-th sum and the bias into a row of y; returns the largest magnitude of a sum, or one that isn't finite.
 
     Magnitudes are compared as integers, in whose order Inf and NaN come last.
     """
-    cdef unsigned int most32 = 0, bits32
-    cdef unsigned long long most64 = 0, bits64
-    cdef float bias32, largest32
-    cdef double bias64, largest64
-    cdef dim i
+    cdef const float* narrow = <const float*> sums
+    cdef const double* wide = <const double*> sums
     if item == 4:
-        bias32 = (<const float*> bias)[0]
-        if step == 1 and y_step == 4:
-            for i in range(count):
-                bits32 = (<const unsigned int*> sums)[i] & 0x7fffffffu
-                most32 = max(most32, bits32)
-                (<float*> y)[i] = (<const float*> sums)[i] + bias32
-        else:
-            for i in range(count):
-                bits32 = (<const unsigned int*> sums)[i * step] & 0x7fffffffu
-                most32 = max(most32, bits32)
-                (<float*> (y + i * y_step))[0] = (<const float*> sums)[i * step] + bias32
-        memcpy(&largest32, &most32, 4)
-        return largest32
-    bias64 = (<const double*> bias)[0]
-    for i in range(count):
-        bits64 = (<const unsigned long long*> sums)[i * step] & 0x7fffffffffffffffu
-        most64 = max(most64, bits64)
-        (<double*> (y + i * y_step))[0] = (<const double*> sums)[i * step] + bias64
-    memcpy(&largest64, &most64, 8)
-    return largest64
+        if step == 1 and y_step == 4:       # vectorised
+            return store_values(narrow, 1, count, (<const float*> bias)[0], y, 4, <unsigned int> 0)
+        return store_values(narrow, step, count, (<const float*> bias)[0], y, y_step, <unsigned int> 0)
+    if step == 1 and y_step == 8:
+        return store_values(wide, 1, count, (<const double*> bias)[0], y, 8, <unsigned long long> 0)
+    return store_values(wide, step, count, (<const double*> bias)[0], y, y_step, <unsigned long long> 0)

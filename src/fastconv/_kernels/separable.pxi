@@ -136,13 +136,6 @@ cdef bint is_separable(const Shape* shape, const Weights* w) noexcept nogil:
     return True
 
 
-cdef inline void put_value(char* to, double value, dim item) noexcept nogil:
-    if item == 4:
-        (<float*> to)[0] = <float> value
-    else:
-        (<double*> to)[0] = value
-
-
 cdef void take_apart(const Shape* shape, const Weights* w, const char* data, char* columns, char* rows) noexcept nogil:
     """A filter's factors, [c][r] and [c][s]."""
     cdef dim item = shape.item
@@ -222,10 +215,7 @@ cdef inline bint all_finite(const char* values, dim count, lane* like) noexcept 
     check = zero
     for i in range(ceil_div(count, lanes)):
         check = check + (<const lane*> values)[i] * zero
-    for i in range(lanes):
-        if value_at(<const char*> &check + i * item, item) != 0:    # a NaN is neither
-            return False
-    return True
+    return is_zero(&check)
 
 
 cdef void run_pixels(const Shape* shape, const char* packed, const Image* x, char* y, char* workspace) noexcept nogil:
@@ -279,14 +269,14 @@ cdef double separable_cost(const Shape* shape) noexcept nogil:
     cdef Shape row, column
     if (not shape.separable or not is_float(shape) or shape.K == 0 or shape.R * shape.S < LEAST_WEIGHTS
             or shape.R == 1 or shape.S == 1
-            or shape.channels_last and shape.G * shape.K > 1):
+            or pixel_step(shape) > shape.item):
         return INFINITY
     bands = separable_bands(shape)
     rows = ceil_div(shape.P, bands)
     column = column_shape(shape, rows)
     row = row_shape(shape, rows)
     return shape.G * shape.K * bands * (
-        pixel_cost(&column) + pixel_cost(&row) + 1.0 * ceil_div(column_sums(shape, rows), lanes_of(shape)))
+        pixel_cost(&column) + pixel_cost(&row) + 1.0 * vectors_of(shape, column_sums(shape, rows)))
 
 
 cdef double separable_pack_cost(const Shape* shape) noexcept nogil:

@@ -29,7 +29,7 @@ cdef inline void copy_bytes(char* to, const char* value, dim size) noexcept nogi
     elif size > 0: copy_row(to, value, size, 4)
 
 
-cdef inline void split_pairs(char* even, char* odd, const char* value, dim pairs, lane* like) noexcept nogil:
+cdef inline void split_in_two(char* even, char* odd, const char* value, dim pairs, lane* like) noexcept nogil:
     """Every second value to `even`, the ones between them to `odd`. Assumes a vector of pairs at least."""
     cdef dim item = itemsize(like)
     cdef dim lanes = sizeof(lane) // item
@@ -50,9 +50,9 @@ cdef inline void split_row(char* to, dim phase, const char* value, dim count, di
     cdef dim f, pairs = count // 2
     if phases == 2 == step and pairs * item >= VECTOR_BYTES:
         if item == 4:
-            split_pairs(to, to + phase, value, pairs, <f32v*> NULL)
+            split_in_two(to, to + phase, value, pairs, <f32v*> NULL)
         else:
-            split_pairs(to, to + phase, value, pairs, <f64v*> NULL)
+            split_in_two(to, to + phase, value, pairs, <f64v*> NULL)
         if count > 2 * pairs:
             copy_scalar(to + pairs * item, value + 2 * pairs * item, item)
         return
@@ -62,7 +62,7 @@ cdef inline void split_row(char* to, dim phase, const char* value, dim count, di
 
 
 cdef inline void copy_strided(char* to, const char* value, dim count, dim step, dim item) noexcept nogil:
-    """count values, `step` values of `item` bytes apart. A step of 1 or 2, the usual ones, is vectorised."""
+    """count values, `step` values of `item` bytes apart. Vectorised for a step of 1, and of 2 with 4 bytes."""
     cdef dim i
     if step == 1:
         copy_bytes(to, value, count * item)
@@ -133,6 +133,11 @@ cdef inline char* spread_bias(char* to, const char* bias, dim filters, dim count
     return to + filters * count * item
 
 
+cdef inline dim source_row(const Image* x, dim h) noexcept nogil:
+    """The row of x that a row of the padded image is, or -1."""
+    return h if x.rows == NULL else x.rows[h]
+
+
 cdef inline void gather_padding(const Shape* shape, const Image* x, dim c, const char* row, dim first, dim count,
                                 char* to) noexcept nogil:
     """Columns of a padded row that lie beside x."""
@@ -151,11 +156,10 @@ cdef inline void gather_row_inline(const Shape* shape, const Image* x, const cha
     cdef dim item = shape.item
     cdef const char* row
     cdef dim before, behind         # columns before x, and those before or in it
-    if x.rows != NULL:
-        h = x.rows[h]
-        if h < 0:
-            fill(to, count, &x.pad[0], item)
-            return
+    h = source_row(x, h)
+    if h < 0:
+        fill(to, count, &x.pad[0], item)
+        return
     row = image + c * x.c + h * x.h
     if x.columns == NULL:
         read_values(shape, x, c, to, row + first * x.w, count)
@@ -198,7 +202,7 @@ cdef inline void gather_lanes(const Shape* shape, const Image* x, const char* im
     """As gather_phases, one phase or two, a vector of each at a time. Assumes can_mask."""
     cdef dim item = itemsize(like)
     cdef dim lanes = sizeof(lane) // item
-    cdef dim before = (x.left if x.columns != NULL else 0) - first      # columns before x
+    cdef dim before = x.left - first         # columns before x
     cdef dim at = 0, left, i, row
     cdef const char* value
     cdef char* line
@@ -210,9 +214,7 @@ cdef inline void gather_lanes(const Shape* shape, const Image* x, const char* im
         left = count - at
         line = to
         for i in range(rows):
-            row = h + i * h_step
-            if x.rows != NULL:
-                row = x.rows[row]
+            row = source_row(x, h + i * h_step)
             value = image + row * x.h + at * item
             for f in range(phases):
                 if row < 0:
@@ -239,8 +241,8 @@ cdef void gather_narrow(const Shape* shape, const Image* x, const char* image, d
         gather_lanes(shape, x, image, c, h, h_step, rows, first, count, to, pitch, 0, 1, <f64v*> NULL)
 
 
-cdef void gather_pairs(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
-                       dim first, dim count, char* to, dim pitch, dim phase) noexcept nogil:
+cdef void gather_two_phases(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
+                            dim first, dim count, char* to, dim pitch, dim phase) noexcept nogil:
     if shape.item == 4:
         gather_lanes(shape, x, image, c, h, h_step, rows, first, count, to, pitch, phase, 2, <f32v*> NULL)
     else:
@@ -309,7 +311,7 @@ cdef inline void gather_phases(const Shape* shape, const Image* x, const char* i
         gather_rows(shape, x, image, c, h, h_step, rows, first, count, to, pitch)
         return
     if count * shape.item <= masked_bytes(shape) and can_mask(shape, x, first, count):
-        gather_pairs(shape, x, image, c, h, h_step, rows, first, count, to, pitch, phase)
+        gather_two_phases(shape, x, image, c, h, h_step, rows, first, count, to, pitch, phase)
         return
     for i in range(rows):
         split_row(to + i * pitch, phase, image_row(shape, x, image, c, h + i * h_step, first, count, line), count,

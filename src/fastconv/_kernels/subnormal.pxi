@@ -9,13 +9,14 @@
 from libc.math cimport frexp, ldexp
 
 cdef enum:
-    LOOKED_AT = 16 * 1024       # values of an image, about, to find subnormal ones among,
-    ROW_COST = 128              # where a row is as much work as so many values more,
-    LOOKED_ROWS = 32            # and of so many rows one, at least
-    PIECE = 512                 # values of weights that are looked at together,
-    LOOKED_PIECES = 8           # and of so many pieces one, at least
-    GUESSED_FROM = 256          # one value of so many in a row tells the largest, about:
+    LOOKED_AT = 8 * 1024        # values, about, to find subnormal ones among: all, if there are no more,
+    PIECE = 128                 # or pieces of so many, which come from far away: these are most of what it costs;
+    IMAGE_PIECES = 64           # one of so many of an image at least, so that those missed take less than the sum
+    WEIGHTS_PIECES = 8          # and of weights
+    GUESSED_FROM = 256          # one value of so many tells the largest, about:
     LEEWAY = 8                  # by so many powers of two a copy may be larger than it should
+    LONG_ROW = 16 * 1024        # bytes, from which on a row is likely to come from memory,
+    ASKED_AHEAD = 2048          # and is asked for before it is read, so many bytes at a time
 
 ctypedef fused real:
     float
@@ -75,110 +76,112 @@ cdef inline bint subnormals_in(const Shape* shape, const char* row, dim step, di
     return row_has_subnormals(row, step, count, format.digits, <unsigned long long> 0)
 
 
-cdef inline dim divisor(dim a, dim b) noexcept nogil:
-    """The greatest that both have."""
-    while b > 0:
-        a, b = b, a % b
-    return a
+cdef struct Sequence:
+    # The values of an image or of weights in the order of their indices, as rows as long as strides let them be: what
+    # is found of them depends on the indices alone.
+    const char* data
+    dim count[4]                # of rows, along up to three axes, and of values in a row
+    dim step[4]                 # bytes from one to the next
 
 
-cdef inline bint lengthen(Shape* one, Image* filter, dim count, dim step) noexcept nogil:
-    """Rows by `count` times themselves, `step` apart, if those follow each other."""
-    if one.W == 1:
-        filter.w = step
-    elif count > 1 and step != one.W * filter.w:
-        return False
-    one.W *= count
-    return True
+cdef inline Sequence in_order(const char* data, const dim* count, const dim* step) noexcept nogil:
+    """Of four axes, the last one innermost."""
+    cdef Sequence s
+    cdef int axis, row = 3
+    s.data = data
+    for axis in range(4):
+        s.count[axis] = 1
+        s.step[axis] = 0
+    for axis in range(3, -1, -1):
+        if count[axis] == 1:
+            continue
+        if s.count[row] != 1 and step[axis] != s.count[row] * s.step[row]:
+            row -= 1
+        if s.count[row] == 1:
+            s.step[row] = step[axis]
+        s.count[row] *= count[axis]
+    return s
 
 
-cdef inline void join_rows(Shape* one, Image* x) noexcept nogil:
-    """The same values in rows as long as the image's strides let them be."""
-    one.C *= one.G
-    one.G = 1
-    if lengthen(one, x, one.H, x.h):
-        one.H = 1
-        if lengthen(one, x, one.C, x.c):
-            one.C = 1
+cdef inline Sequence values_of_image(const Shape* shape, const Image* x) noexcept nogil:
+    cdef dim[4] count = [1, shape.G * shape.C, shape.H, shape.W]
+    cdef dim[4] step = [0, x.c, x.h, x.w]
+    if shape.channels_last:
+        count = [1, shape.H, shape.W, shape.G * shape.C]
+        step = [0, x.h, x.w, x.c]
+    return in_order(x.data, count, step)
+
+
+cdef inline Sequence values_of_weights(const Shape* shape, const Weights* w) noexcept nogil:
+    cdef dim[4] count = [shape.G * shape.K, shape.C, shape.R, shape.S]
+    cdef dim[4] step = [w.k, w.c, w.r, w.s]
+    return in_order(w.data, count, step)
+
+
+cdef bint some_subnormals(const Shape* shape, const Sequence* s, dim most) noexcept nogil:
+    """Whether there are any among few values, or in pieces of more; so few that they are missed don't cost much."""
+    cdef dim total = s.count[0] * s.count[1] * s.count[2] * s.count[3]
+    cdef dim left = total, wait = 0, between = 0    # of a piece, before the next one, and between two
+    cdef dim i, j, k, at, count
+    cdef const char* row
+    if total > LOOKED_AT:
+        left = PIECE
+        between = (min(total // LOOKED_AT, most) & -2) * PIECE      # an odd number from one to the next: other columns
+    for i in range(s.count[0]):
+        for j in range(s.count[1]):
+            for k in range(s.count[2]):
+                row = s.data + i * s.step[0] + j * s.step[1] + k * s.step[2]
+                at = 0
+                while at < s.count[3]:
+                    if wait > 0:
+                        count = min(wait, s.count[3] - at)
+                        wait -= count
+                    else:
+                        count = min(left, s.count[3] - at)
+                        if subnormals_in(shape, row + at * s.step[3], s.step[3], count):
+                            return True
+                        left -= count
+                        if left == 0:
+                            left, wait = PIECE, between
+                    at += count
+    return False
 
 
 cdef bint has_subnormals(const Shape* shape, const Image* x) noexcept nogil:
-    """Whether some rows of an image, spread over all of it, hold any: so few that they are missed don't cost much."""
-    cdef dim rows = shape.G * shape.C * shape.H
-    cdef dim step = min(rows * (shape.W + ROW_COST) // LOOKED_AT + 1, <dim> LOOKED_ROWS)
-    cdef dim c = 0, h = 0
-    cdef Shape one = shape[0]
-    cdef Image joined = x[0]
-    join_rows(&one, &joined)
-    if one.C == 1 == one.H and one.W <= LOOKED_AT:
-        return subnormals_in(shape, x.data, joined.w, one.W)
-    while step > 1 and divisor(step, shape.H) > 1:     # or else they would be the same rows of all channels
-        step -= 1
-    while c < shape.G * shape.C and shape.H > 0:
-        if subnormals_in(shape, x.data + c * x.c + h * x.h, x.w, shape.W):
-            return True
-        h += step
-        while h >= shape.H:
-            h -= shape.H
-            c += 1
-    return False
-
-
-cdef inline dim as_images(const Shape* shape, const Weights* w, Shape* one, Image* filter) noexcept nogil:
-    """A filter as an image, with rows as long as the weights' strides let them be; returns how many there are."""
-    cdef dim filters = shape.G * shape.K
-    memset(filter, 0, sizeof(Image))
-    filter.data, filter.c, filter.h, filter.w = w.data, w.c, w.r, w.s
-    one[0] = shape[0]
-    one.G, one.H, one.W = 1, shape.R, shape.S
-    join_rows(one, filter)
-    return 1 if one.C == 1 == one.H and lengthen(one, filter, filters, w.k) else filters
+    cdef Sequence s = values_of_image(shape, x)
+    return some_subnormals(shape, &s, IMAGE_PIECES)
 
 
 cdef bint weights_have_subnormals(const Shape* shape, const Weights* w) noexcept nogil:
-    """Whether some pieces of rows hold any, as of an image."""
-    cdef Shape one
-    cdef Image filter
-    cdef dim filters = as_images(shape, w, &one, &filter)
-    cdef dim step = min(filters * one.C * one.H * one.W // LOOKED_AT + 1, <dim> LOOKED_PIECES)
-    cdef dim due = 1, k, c, h, first
-    for k in range(filters):
-        for c in range(one.C):
-            for h in range(one.H):
-                first = 0
-                while first < one.W:
-                    due -= 1
-                    if due == 0:
-                        due = step
-                        if subnormals_in(shape, filter.data + c * filter.c + h * filter.h + first * filter.w, filter.w,
-                                         min(one.W - first, <dim> PIECE)):
-                            return True
-                    first += PIECE
-        filter.data += w.k
-    return False
+    cdef Sequence s = values_of_weights(shape, w)
+    return some_subnormals(shape, &s, WEIGHTS_PIECES)
 
 
-cdef inline bits largest_magnitude(const Shape* shape, const Image* x, dim step, bits like) noexcept nogil:
-    """Of each step-th value in the rows of an image, and of its pad value, as it is stored."""
-    cdef bits most = magnitude(bits_at(&x.pad[0], like)) if x.rows != NULL else 0
-    cdef dim c, h, i
+cdef inline bits largest_magnitude(const Sequence* s, dim step, bits most) noexcept nogil:
+    """Of each step-th value, as it is stored, or `most` where that is larger."""
+    cdef dim at = 0, i, j, k, v
     cdef const char* row
-    for c in range(shape.G * shape.C):
-        for h in range(shape.H):
-            row = x.data + c * x.c + h * x.h
-            if x.w == sizeof(bits) and step == 1:   # vectorised
-                for i in range(shape.W):
-                    most = max(most, magnitude(bits_at(row + i * sizeof(bits), like)))
-            else:
-                for i in range(ceil_div(shape.W, step)):
-                    most = max(most, magnitude(bits_at(row + i * step * x.w, like)))
+    for i in range(s.count[0]):
+        for j in range(s.count[1]):
+            for k in range(s.count[2]):
+                row = s.data + i * s.step[0] + j * s.step[1] + k * s.step[2]
+                if s.step[3] == sizeof(bits) and step == 1:     # vectorised
+                    for v in range(s.count[3]):
+                        most = max(most, magnitude(bits_at(row + v * sizeof(bits), most)))
+                else:
+                    while at < s.count[3]:
+                        most = max(most, magnitude(bits_at(row + at * s.step[3], most)))
+                        at += step
+                    at -= s.count[3]
     return most
 
 
-cdef inline unsigned long long largest_value(const Shape* shape, const Image* x, dim step) noexcept nogil:
+cdef inline unsigned long long largest_value(const Shape* shape, const Sequence* s, dim step,
+                                             const char* pad) noexcept nogil:
+    """And of a pad value, or NULL."""
     if shape.item == 4:
-        return largest_magnitude(shape, x, step, <unsigned int> 0)
-    return largest_magnitude(shape, x, step, <unsigned long long> 0)
+        return largest_magnitude(s, step, magnitude(bits_at(pad, <unsigned int> 0)) if pad != NULL else 0)
+    return largest_magnitude(s, step, magnitude(bits_at(pad, <unsigned long long> 0)) if pad != NULL else 0)
 
 
 cdef inline bits scale_values(const char* row, dim step, dim count, const Format* format, int exponent, char* to,
@@ -213,7 +216,7 @@ cdef inline bits scale_values(const char* row, dim step, dim count, const Format
 cdef inline unsigned long long scale_any(const Shape* shape, const char* row, dim step, dim count, const Format* format,
                                          int exponent, char* to) noexcept nogil:
     if shape.item == 4:
-        if step == 4:
+        if step == 4:       # vectorised
             return scale_values(row, 4, count, format, exponent, to, <float> 0, <unsigned int> 0)
         return scale_values(row, step, count, format, exponent, to, <float> 0, <unsigned int> 0)
     if step == 8:
@@ -239,66 +242,75 @@ cdef inline int factor(const Shape* shape, const Format* format, unsigned long l
     return exponent if exponent > format.digits else 0
 
 
-cdef inline unsigned long long scale_rows(const Shape* shape, const Image* x, const Format* format, int exponent,
-                                          char* to) noexcept nogil:
-    """All values of (G C, H, W) times 2^exponent, side by side; returns the largest magnitude."""
+cdef inline void ask_ahead(const char* row, dim bytes) noexcept nogil:
+    """For a row's second ASKED_AHEAD bytes, or what there is of them."""
+    cdef dim i
+    for i in range(min(bytes - ASKED_AHEAD, <dim> ASKED_AHEAD) // LINE):
+        prefetch(row + ASKED_AHEAD + i * LINE)
+
+
+cdef inline unsigned long long scale_sequence(const Shape* shape, const Sequence* s, const Format* format, int exponent,
+                                              char* to) noexcept nogil:
+    """All values times 2^exponent, side by side; returns the largest magnitude."""
     cdef unsigned long long most = 0
-    cdef dim c, h
-    for c in range(shape.G * shape.C):
-        for h in range(shape.H):
-            most = max(most, scale_any(shape, x.data + c * x.c + h * x.h, x.w, shape.W, format, exponent,
-                                       to + (c * shape.H + h) * shape.W * shape.item))
+    cdef dim i, j, k, left, count
+    cdef const char* row
+    for i in range(s.count[0]):
+        for j in range(s.count[1]):
+            for k in range(s.count[2]):
+                row = s.data + i * s.step[0] + j * s.step[1] + k * s.step[2]
+                left = s.count[3]
+                while left > 0:
+                    count = left
+                    if s.step[3] == shape.item and left * shape.item > LONG_ROW:
+                        ask_ahead(row, left * shape.item)
+                        count = values_in(ASKED_AHEAD, shape.item)
+                    most = max(most, scale_any(shape, row, s.step[3], count, format, exponent, to))
+                    row += count * s.step[3]
+                    to += count * shape.item
+                    left -= count
     return most
 
 
 cdef int scale_image(const Shape* shape, Image* x, char* to) noexcept nogil:
-    """A copy of an image, (G C, H, W), that is multiplied by 2 to the power that is returned; x becomes the copy.
+    """A copy of an image that is multiplied by 2 to the power that is returned; x becomes the copy.
 
     0, with nothing done to x, where there is no good one: some value is too large, or not finite. The factor is guessed
     from some values; should another be far larger, the copy is made again.
     """
     cdef Format format = format_of(shape)
-    cdef Shape one = shape[0]
-    cdef Image joined = x[0]
-    cdef unsigned long long most
-    cdef int exponent, needed
-    join_rows(&one, &joined)
-    most = largest_value(&one, &joined, GUESSED_FROM)
-    needed = factor(shape, &format, most, format.target)
+    cdef Sequence s = values_of_image(shape, x)
+    cdef unsigned long long most = largest_value(shape, &s, GUESSED_FROM, &x.pad[0] if x.rows != NULL else NULL)
+    cdef int exponent, needed = factor(shape, &format, most, format.target)
     while True:
         exponent = needed
         if exponent == 0:
             return 0
-        most = max(most, scale_rows(&one, &joined, &format, exponent, to))
+        most = max(most, scale_sequence(shape, &s, &format, exponent, to))
         needed = factor(shape, &format, most, format.target)
         if needed > exponent - LEEWAY:
             break
     scale_any(shape, &x.pad[0], shape.item, 1, &format, exponent, &x.pad[0])
     x.data = to
-    x.w = shape.item
-    x.h = shape.W * x.w
-    x.c = shape.H * x.h
+    if shape.channels_last:
+        x.c = shape.item
+        x.w = shape.G * shape.C * x.c
+        x.h = shape.W * x.w
+    else:
+        x.w = shape.item
+        x.h = shape.W * x.w
+        x.c = shape.H * x.h
     return exponent
 
 
 cdef int scale_weights(const Shape* shape, Weights* w, char* to) noexcept nogil:
     """As scale_image: a copy of weights, (G K, C, R, S), which w becomes."""
     cdef Format format = format_of(shape)
-    cdef Shape one
-    cdef Image filter
-    cdef dim k, filters = as_images(shape, w, &one, &filter)
-    cdef unsigned long long most = 0
-    cdef int exponent
-    for k in range(filters):
-        most = max(most, largest_value(&one, &filter, 1))
-        filter.data += w.k
-    exponent = factor(shape, &format, most, format.w_target)
+    cdef Sequence s = values_of_weights(shape, w)
+    cdef int exponent = factor(shape, &format, largest_value(shape, &s, 1, NULL), format.w_target)
     if exponent == 0:
         return 0
-    filter.data = w.data
-    for k in range(filters):
-        scale_rows(&one, &filter, &format, exponent, to + k * one.C * one.H * one.W * shape.item)
-        filter.data += w.k
+    scale_sequence(shape, &s, &format, exponent, to)
     w.data = to
     w.s = shape.item
     w.r = shape.S * w.s
@@ -352,8 +364,8 @@ cdef bint unscale_result(const Shape* shape, const char* sums, int exponent, con
                          dim y_plane) noexcept nogil:
     """An image's result divided by 2^exponent, and its biases added, if any; whether no sum was too large for that.
 
-    To y, of planes y_plane bytes apart where channels don't come last; it may be the same memory if there is something
-    to divide by.
+    To y, of planes y_plane bytes apart, of filters or with channels last of pixels; it may be the same memory if there
+    is something to divide by.
     """
     cdef Format format = format_of(shape)
     cdef dim filters = shape.G * shape.K
@@ -362,7 +374,6 @@ cdef bint unscale_result(const Shape* shape, const char* sums, int exponent, con
     cdef dim count = filters if shape.channels_last else pixels
     cdef dim bias_row = 0 if shape.channels_last or bias == NULL else shape.item
     cdef dim bias_step = shape.item if shape.channels_last else 0
-    cdef dim y_row = count * shape.item if shape.channels_last else y_plane
     cdef unsigned int most32 = 0
     cdef unsigned long long most64 = 0
     cdef dim i
@@ -374,7 +385,7 @@ cdef bint unscale_result(const Shape* shape, const char* sums, int exponent, con
             most64 = max(most64, unscale_values(sums, count, &format, exponent, bias, bias_step, y, <double> 0,
                                                 <unsigned long long> 0))
         sums += count * shape.item
-        y += y_row
+        y += y_plane
         bias += bias_row
     # What isn't finite has all bits of its exponent set.
     return most32 < 0x7f800000 and most64 < <unsigned long long> 0x7ff << 52

@@ -23,7 +23,7 @@ cdef struct TermGrid:
 
 cdef inline dim term_vectors(const Shape* shape) noexcept nogil:
     """Of a filter's terms."""
-    return ceil_div(shape.C * shape.R * shape.S, lanes_of(shape))
+    return vectors_of(shape, shape.C * shape.R * shape.S)
 
 
 cdef inline dim term_pitch(const Shape* shape) noexcept nogil:
@@ -45,7 +45,7 @@ cdef inline TermGrid term_grid(const Shape* shape, int workers) noexcept nogil:
     g.tiles = ceil_div(shape.K, GROUP_KM)
     blocks = g.chunks * shape.G
     work = <double> MOST_COLUMNS * shape.K * shape.C * shape.R * shape.S
-    g.sets = max(<dim> min(1e9, work / TASK_WORK), ceil_div(4 * workers, blocks) if workers > 1 else 1)
+    g.sets = max(long_tasks(work), ceil_div(4 * workers, blocks) if workers > 1 else 1)
     g.sets = max(<dim> 1, min(g.sets, g.tiles))
     return g
 
@@ -78,7 +78,7 @@ cdef inline void stage_terms(const Shape* shape, const Image* x, dim group, dim 
             for c in range(shape.C):
                 for r in range(shape.R):
                     copy_strided(to, image_row(shape, x, image, c, p * shape.p_step + r * shape.r_step,
-                                               q * shape.q_step, (shape.S - 1) * shape.s_step + 1, line),
+                                               q * shape.q_step, reach_w(shape, 1), line),
                                  shape.S, shape.s_step, item)
                     to += shape.S * item
         memset(stage + bytes, 0, term_vectors(shape) * VECTOR_BYTES - bytes)
@@ -180,8 +180,8 @@ cdef inline void term_tile(const Shape* shape, const GroupTile* tile, const Weig
 cdef inline void term_block(const Shape* shape, const TermGrid* grid, const char* packed, const Image* x, char* y,
                             dim task, char* workspace, vec* like) noexcept nogil:
     """Some outputs of one group for a set of filters."""
-    cdef vec sums[MOST_SUMS]
-    cdef vec totals[MOST_SUMS]
+    cdef vec sums[MOST_GROUP_SUMS]
+    cdef vec totals[MOST_GROUP_SUMS]
     cdef dim item = itemsize(like)
     cdef dim chunk = task % grid.chunks
     cdef dim group = task // grid.chunks // grid.sets
@@ -190,12 +190,12 @@ cdef inline void term_block(const Shape* shape, const TermGrid* grid, const char
     cdef dim m = split(grid.columns, grid.chunks, chunk + 1) - first
     cdef dim k = split(grid.tiles, grid.sets, set_) * GROUP_KM
     cdef dim end = min(split(grid.tiles, grid.sets, set_ + 1) * GROUP_KM, shape.K)
-    cdef dim filters = shape.G * shape.K
     cdef dim pixels = shape.P * shape.Q
     cdef char* stage = workspace
     cdef char* late = stage + stage_columns_bytes(shape)
     cdef const char* init = packed + group * term_group_bytes(shape) + k * VECTOR_BYTES
     cdef const char* w = packed + group * term_group_bytes(shape) + (shape.K + k * term_vectors(shape)) * VECTOR_BYTES
+    cdef char* pixel
     cdef GroupTile g
     cdef dim km, i, j, n
     stage_terms(shape, x, group, first, m, stage, late + late_term_bytes(shape))
@@ -215,10 +215,9 @@ cdef inline void term_block(const Shape* shape, const TermGrid* grid, const char
         add_lanes(sums, m * km, <char*> totals)
         for j in range(m):
             n = (first + j) // pixels
+            pixel = y + n * result_bytes(shape) + (first + j - n * pixels) * pixel_step(shape)
             for i in range(km):
-                copy_scalar(y + ((n * filters + group * shape.K + k + i) * pixels + (first + j - n * pixels)) * item
-                            if not shape.channels_last else
-                            y + ((first + j) * filters + group * shape.K + k + i) * item,
+                copy_scalar(pixel + (group * shape.K + k + i) * filter_step(shape),
                             <const char*> totals + (j * km + i) * item, item)
         k += km
 

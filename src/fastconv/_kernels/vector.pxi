@@ -1,9 +1,7 @@
 # The vector types of one instruction set, and the one multiply-add that all register tiles are made of.
 #
-# An ISA module sets, before it includes this file, VECTOR_BYTES and the constants
-#     MR     most rows of a register tile (its broadcast operands), PIXEL_MR for the tile with pixels in its lanes
-#     NV     most vectors in a row of it, PIXEL_NV likewise
-#     READS_SCALARS  whether a multiply-add can read a scalar from memory and broadcast it
+# An ISA module sets VECTOR_BYTES, and the constants that it explains, before it includes this file.
+#
 # Cython takes a vector for a scalar: + and * go to the C compiler as they stand, which makes FMAs of them where
 # there are any. The types may be read from any address that suits a scalar. Integers are unsigned: they wrap.
 
@@ -17,6 +15,9 @@ cdef extern from *:
     typedef unsigned int i32v __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
     typedef unsigned long long i64v __attribute__((vector_size(VECTOR_BYTES), aligned(8), may_alias));
     typedef unsigned int p32v __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+    #define prefetch(address) __builtin_prefetch(address)
+    #define prefetch_to_second_level(address) __builtin_prefetch(address, 0, 2)
+    #define prefetch_to_write(address) __builtin_prefetch(address, 1)
     """
     enum:
         VECTOR_BYTES
@@ -25,9 +26,9 @@ cdef extern from *:
     ctypedef unsigned int i32v
     ctypedef unsigned long long i64v
     ctypedef int p32v           # of pairs of 16 bits, or sums of products; to Cython another type than i32v
-    void prefetch "__builtin_prefetch"(const void* address) noexcept nogil
-    void prefetch_to_second_level "__builtin_prefetch"(const void* address, int write, int locality) noexcept nogil
-    void prefetch_to_write "__builtin_prefetch"(const void* address, int write) noexcept nogil
+    void prefetch(const void* address) noexcept nogil
+    void prefetch_to_second_level(const void* address) noexcept nogil
+    void prefetch_to_write(const void* address) noexcept nogil
 
 # An address as one number. Of one that is a sum the compiler makes several, hoists them all, and spills them.
 cdef extern from *:
@@ -325,6 +326,13 @@ cdef inline double value_at(const char* address, dim item) noexcept nogil:
     return (<const float*> address)[0] if item == 4 else (<const double*> address)[0]
 
 
+cdef inline void put_value(char* to, double value, dim item) noexcept nogil:
+    if item == 4:
+        (<float*> to)[0] = <float> value
+    else:
+        (<double*> to)[0] = value
+
+
 cdef inline void copy_scalar(char* to, const char* value, dim item) noexcept nogil:
     """One value of `item` bytes."""
     if item == 4:
@@ -336,6 +344,16 @@ cdef inline void copy_scalar(char* to, const char* value, dim item) noexcept nog
 cdef inline dim lanes_of(const Shape* shape) noexcept nogil:
     """Lanes of a full vector. Without a division: they cost more than all else in a small problem."""
     return VECTOR_BYTES // 4 if shape.item == 4 else VECTOR_BYTES // 8
+
+
+cdef inline dim vectors_of(const Shape* shape, dim count) noexcept nogil:
+    """How many vectors so many values fill, the last one perhaps in part."""
+    return ceil_div(count * shape.item, VECTOR_BYTES)
+
+
+cdef inline dim long_tasks(double work) noexcept nogil:
+    """How many tasks of TASK_WORK so many multiply-adds are."""
+    return <dim> min(1e9, work / TASK_WORK)
 
 
 cdef inline dim whole_vectors(dim size) noexcept nogil:

@@ -191,7 +191,7 @@ cdef inline dim xi_vectors(dim terms, dim nv) noexcept nogil:
 
 cdef inline dim slab_bytes(const Shape* shape, const WinogradGrid* g) noexcept nogil:
     """V of one xi. An odd number of lines: the 36 that are written at once fall into different sets of a cache."""
-    return whole_lines(ceil_div(g.terms, lanes_of(shape)) * g.rows * g.columns * VECTOR_BYTES) | LINE
+    return whole_lines(vectors_of(shape, g.terms) * g.rows * g.columns * VECTOR_BYTES) | LINE
 
 
 cdef inline dim plane_bytes(const WinogradGrid* g) noexcept nogil:
@@ -209,18 +209,19 @@ cdef inline bint is_narrow(const Shape* shape, dim columns) noexcept nogil:
     return columns * TILE <= lanes_of(shape)
 
 
-cdef inline dim result_bytes(const Shape* shape, const WinogradGrid* g) noexcept nogil:
+cdef inline dim strip_bytes(const Shape* shape, const WinogradGrid* g) noexcept nogil:
     """Sums of a strip, as filter_store takes them."""
     cdef dim rows = g.rows if is_narrow(shape, g.columns) else 1
     return rows * TILE * (lanes_of(shape) + 2 * TILE) * NV * VECTOR_BYTES
 
 
 cdef inline Shape tile_shape(const Shape* shape) noexcept nogil:
-    """One tile of y for one panel of filters, as a problem of its own."""
+    """One tile of y, or all of a smaller one, for one panel of filters, as a problem of its own."""
     cdef Shape one = shape[0]
     one.N = one.G = 1
     one.K = min(shape.K, filter_width(shape))
-    one.P = one.Q = TILE
+    one.P = min(shape.P, <dim> TILE)
+    one.Q = min(shape.Q, <dim> TILE)
     one.channels_last = True
     one.unpacked = False
     return one
@@ -234,23 +235,20 @@ cdef enum:
     RESULT_BYTES = TILE * TILE * NV * VECTOR_BYTES                  # of a tile that is computed again
 
 
-cdef inline dim direct_panel_bytes(const Shape* shape) noexcept nogil:
-    return (1 + shape.C * shape.R * shape.S) * NV * VECTOR_BYTES
-
-
-cdef inline dim transformed_panel_bytes(const Shape* shape) noexcept nogil:
-    return POINTS * POINTS * xi_vectors(count_terms(shape), NV) * VECTOR_BYTES
+cdef inline dim transformed_bytes(const Shape* shape, dim nv) noexcept nogil:
+    """Of a panel's transformed weights."""
+    return POINTS * POINTS * xi_vectors(count_terms(shape), nv) * VECTOR_BYTES
 
 
 cdef inline dim late_panel_bytes(const Shape* shape) noexcept nogil:
     """Of a panel's weights, direct and transformed, where they are packed when they are needed."""
-    return direct_panel_bytes(shape) + transformed_panel_bytes(shape) if shape.unpacked else 0
+    return whole_lines(panel_bytes(shape)) + transformed_bytes(shape, NV) if shape.unpacked else 0
 
 
 cdef dim winograd_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
     cdef WinogradGrid g = winograd_grid(shape, workers)
     cdef Shape one = tile_shape(shape)
-    return (POINTS * POINTS * (slab_bytes(shape, &g) + plane_bytes(&g)) + result_bytes(shape, &g)
+    return (POINTS * POINTS * (slab_bytes(shape, &g) + plane_bytes(&g)) + strip_bytes(shape, &g)
             + 2 * row_bytes(shape, &g) + whole_lines(LINES_BYTES) + whole_lines(PART_BYTES) + whole_lines(TURNED_BYTES)
             + whole_lines(g.terms * sizeof(dim)) + whole_lines(RESULT_BYTES) + filter_workspace_bytes(&one, 1)
             + late_panel_bytes(shape))
@@ -297,8 +295,7 @@ cdef inline Source source_of(const Shape* shape, const WinogradBlock* b, dim row
         if h >= reach_h(shape, shape.P):
             source.rows[k] = b.zeros
             continue
-        if b.x.rows != NULL:
-            h = b.x.rows[h]
+        h = source_row(b.x, h)
         if h < 0:
             source.rows[k] = b.zeros if b.zeros_around else b.padding
         else:
@@ -358,7 +355,7 @@ cdef inline void transform_rows(const WinogradBlock* b, const lane* turned, char
         transform_x(turned, t)
         for j in range(POINTS):
             (<lane*> v)[0] = t[j]
-            prefetch_to_write(v + VECTOR_BYTES, 1)
+            prefetch_to_write(v + VECTOR_BYTES)
             v += b.slab
         turned += TURNED_VECTORS
 
@@ -468,19 +465,23 @@ cdef inline void keep_finite(char* y, const char* other, dim count, dim item) no
 
 cdef void tile_again(const Shape* shape, const WinogradBlock* b, const char* packed, dim filters, dim row, dim column,
                      dim rows, dim columns, char* sums, dim pitch, dim nv) noexcept nogil:
-    """A direct sum for a tile that isn't finite: `rows` x `columns` of y at (row, column), for one panel."""
+    """A direct sum for a tile that isn't finite: `rows` x `columns` of y at (row, column), for one panel.
+
+    Of as many rows and columns as any other, at y's edge with some of its neighbours': memory is planned for these.
+    """
     cdef Shape one = tile_shape(shape)
-    cdef Image x = image_from(b.x, row * shape.p_step, column * shape.q_step)
+    cdef dim top = min(row, shape.P - one.P)
+    cdef dim left = min(column, shape.Q - one.Q)
+    cdef Image x = image_from(b.x, top * shape.p_step, left * shape.q_step)
+    cdef const char* computed = b.one + ((row - top) * one.Q + column - left) * filters * shape.item
     cdef dim task, p, q
     one.K = filters
-    one.P = rows
-    one.Q = columns
     x.data += b.image - b.x.data
     for task in range(filter_tasks(&one, 1)):
         filter_run(&one, 1, packed, &x, b.one, task, b.one + whole_lines(RESULT_BYTES))
     for p in range(rows):
         for q in range(columns):
-            keep_finite(sums + (p * pitch + q) * nv * VECTOR_BYTES, b.one + (p * columns + q) * filters * shape.item,
+            keep_finite(sums + (p * pitch + q) * nv * VECTOR_BYTES, computed + (p * one.Q + q) * filters * shape.item,
                         filters, shape.item)
 
 
@@ -535,7 +536,7 @@ cdef inline void winograd_store(const Shape* shape, const WinogradBlock* b, cons
             strip.column = first // TILE
             strip.columns = ceil_div(last, TILE) - strip.column
             strip.pitch = b.q if narrow else strip.columns * TILE
-            again = False
+            again = False       # one call in the text, as it is inlined
             while not strip_sums(shape, b, &strip, direct, filters, nv, again, like) and not again:
                 again = True
             if narrow:
@@ -561,7 +562,7 @@ cdef inline void ask_for_results(const WinogradBlock* b, char* y, dim row_step, 
     cdef dim p, i
     for p in range(b.p):
         for i in range(ceil_div(row_bytes, LINE)):
-            prefetch_to_write(y + i * LINE, 1)
+            prefetch_to_write(y + i * LINE)
         y += row_step
 
 
@@ -600,9 +601,8 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     cdef dim terms = shape.C * shape.R * shape.S
     cdef dim width = filter_width(shape)
     cdef dim lanes = lanes_of(shape)
-    cdef dim all_filters = shape.G * shape.K
-    cdef dim y_k = item if shape.channels_last else shape.P * shape.Q * item
-    cdef dim y_pixel = all_filters * item if shape.channels_last else item
+    cdef dim y_k = filter_step(shape)
+    cdef dim y_pixel = pixel_step(shape)
     cdef dim band = place.block // g.pieces
     cdef dim piece = place.block - band * g.pieces
     cdef dim i, row, panel, filters
@@ -620,7 +620,7 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     b.tiles = b.rows * b.columns
     b.p = min(shape.P - b.row * TILE, b.rows * TILE)
     b.q = min(shape.Q - b.column * TILE, b.columns * TILE)
-    b.left = x.left if x.columns != NULL else 0
+    b.left = x.left
     b.right = min(b.left + shape.W, reach_w(shape, shape.Q))
     b.in_place = x.w == item
     b.zeros_around = b.in_place and only_zeros_around(shape, x, 0, reach_w(shape, shape.Q))
@@ -628,7 +628,7 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     b.v = workspace
     b.m = b.v + POINTS * POINTS * b.slab
     b.sums = b.m + POINTS * POINTS * plane_bytes(g)
-    b.zeros = b.sums + result_bytes(shape, g)
+    b.zeros = b.sums + strip_bytes(shape, g)
     b.padding = b.zeros + row_bytes(shape, g)
     b.lines = b.padding + row_bytes(shape, g)
     b.part = b.lines + whole_lines(LINES_BYTES)
@@ -647,20 +647,20 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
         while i < g.terms:
             transform_image(shape, g, &b, row, i, &term, like)
             i += lanes
-    y += place.n * all_filters * shape.P * shape.Q * item
+    y += place.n * result_bytes(shape)
     y += (b.row * shape.Q + b.column) * TILE * y_pixel + (place.group * shape.K + place.first * width) * y_k
     for panel in range(place.first, place.last):
         nv = <int> panel_vectors(shape, panel)
         filters = min(width, shape.K - panel * width)
         if shape.unpacked:
             direct = b.late
-            w = <const lane*> (b.late + direct_panel_bytes(shape))
+            w = <const lane*> (b.late + whole_lines(panel_bytes(shape)))
             pack_panel(shape, <const Weights*> packed, place.group, panel, 0, terms, b.late)
             pack_transformed(shape, direct + nv * VECTOR_BYTES, nv, <char*> w, <const lane*> b.zeros)
         else:
-            direct = packed + place.group * group_bytes(shape) + panel * direct_panel_bytes(shape)
+            direct = packed + place.group * group_bytes(shape) + panel * panel_bytes(shape)
             w = <const lane*> (packed + winograd_start(shape) + place.group * winograd_group_bytes(shape)
-                               + panel * transformed_panel_bytes(shape))
+                               + panel * transformed_bytes(shape, NV))
         winograd_panel(shape, g, &b, direct, w, filters, nv, y, y_pixel, y_k, like)
         y += width * y_k
 
@@ -773,7 +773,7 @@ cdef inline void add_magnitudes(const Shape* shape, const Weights* w, const char
     """Of some of one filter's channels, for each place."""
     cdef dim c, r, s, i = 0
     cdef double value
-    if shape.item == 4 and w.s == 4 and w.r == 4 * shape.S and w.c == 4 * shape.R * shape.S:
+    if shape.item == 4 and filters_are_dense(shape, w):
         for i in range(channels * shape.R * shape.S):   # the usual case, which the compiler vectorises
             value = fabs((<const float*> data)[i])
             largest[i] = value if value > largest[i] else largest[i]
@@ -788,18 +788,24 @@ cdef inline void add_magnitudes(const Shape* shape, const Weights* w, const char
                 i += 1
 
 
+cdef inline dim phase_taps(dim taps, dim phase, dim step) noexcept nogil:
+    """Rows, or columns, of a filter that see a phase of x's."""
+    return ceil_div(taps - phase, step)
+
+
 cdef inline bint measure_channel(const Shape* shape, const double* largest, const double* total,
                                  double* channel) noexcept nogil:
     """What Trust has of a channel; whether it is sure."""
-    cdef dim f, h, r, s, i
+    cdef dim f, h, r, s, i, down, across
     cdef bint sure = True
     for f in range(phases_down(shape)):
+        down = phase_taps(shape.R, f, shape.p_step)
         for h in range(phases_across(shape)):
-            sure = sure and edges_meet_enough(shape, largest + f * shape.S + h, ceil_div(shape.R - f, shape.p_step),
-                                              ceil_div(shape.S - h, shape.q_step))
+            across = phase_taps(shape.S, h, shape.q_step)
+            sure = sure and edges_meet_enough(shape, largest + f * shape.S + h, down, across)
             channel[0] = channel[1] = 0
-            for r in range(ceil_div(shape.R - f, shape.p_step)):
-                for s in range(ceil_div(shape.S - h, shape.q_step)):
+            for r in range(down):
+                for s in range(across):
                     i = (f + r * shape.p_step) * shape.S + h + s * shape.q_step
                     channel[0] = max(channel[0], largest[i])
                     channel[1] += total[i]
@@ -835,7 +841,7 @@ cdef bint winograd_trusted(const Shape* shape, const char* packed, const Image* 
     cdef const Trust* trust = <const Trust*> (packed + trust_start(shape))
     cdef const double* channel = <const double*> (trust + 1)
     cdef double edge, inner, value, disturbed, mean
-    cdef dim group, c, f, h, i, j, row, column
+    cdef dim group, c, f, h, i, j, row, column, down, across
     cdef bint within
     if trust.sure or x == NULL:
         return trust.sure
@@ -843,20 +849,21 @@ cdef bint winograd_trusted(const Shape* shape, const char* packed, const Image* 
         disturbed = mean = 0
         for c in range(group * shape.C, (group + 1) * shape.C):
             for f in range(phases_down(shape)):
+                down = phase_taps(shape.R, f, shape.p_step)
                 for h in range(phases_across(shape)):
+                    across = phase_taps(shape.S, h, shape.q_step)
                     edge = inner = 0
-                    for i in range(shape.P + ceil_div(shape.R - f, shape.p_step) - 1):
-                        within = ceil_div(shape.R - f, shape.p_step) - 1 <= i < shape.P
-                        row = f + i * shape.p_step
-                        row = row if x.rows == NULL else x.rows[row]
-                        for j in range(shape.Q + ceil_div(shape.S - h, shape.q_step) - 1):
+                    for i in range(shape.P + down - 1):
+                        within = down - 1 <= i < shape.P
+                        row = source_row(x, f + i * shape.p_step)
+                        for j in range(shape.Q + across - 1):
                             column = h + j * shape.q_step
                             column = column if x.columns == NULL else x.columns[column]
                             if row < 0 or column < 0:
                                 value = fabs(value_at(&x.pad[0], shape.item))
                             else:
                                 value = fabs(value_at(x.data + c * x.c + row * x.h + column * x.w, shape.item))
-                            if within and ceil_div(shape.S - h, shape.q_step) - 1 <= j < shape.Q:
+                            if within and across - 1 <= j < shape.Q:
                                 inner += value
                             else:
                                 edge = max(edge, value)
@@ -871,9 +878,7 @@ cdef bint winograd_trusted(const Shape* shape, const char* packed, const Image* 
 cdef inline dim winograd_group_bytes(const Shape* shape) noexcept nogil:
     """Of one group's transformed weights."""
     cdef dim last = filter_panels(shape) - 1
-    cdef dim terms = count_terms(shape)
-    cdef dim vectors = last * xi_vectors(terms, NV) + xi_vectors(terms, panel_vectors(shape, last))
-    return POINTS * POINTS * vectors * VECTOR_BYTES
+    return last * transformed_bytes(shape, NV) + transformed_bytes(shape, panel_vectors(shape, last))
 
 
 cdef dim winograd_packed_bytes(const Shape* shape) noexcept nogil:
@@ -891,34 +896,24 @@ cdef inline void transform_weights(const lane** value, const double* g, int nv, 
     to vectorise.
     """
     cdef double part[SIDE * WIDEST]
-    cdef dim lanes = sizeof(lane) // itemsize(value[0])
+    cdef dim item = itemsize(value[0])
+    cdef dim lanes = sizeof(lane) // item
     cdef dim s, k
+    cdef const char* rows[SIDE]
     cdef int i, j
     for i in range(POINTS):
         for s in range(SIDE):
+            for j in range(SIDE):
+                rows[j] = <const char*> value[j * SIDE + s]
             for k in range(nv * lanes):
-                part[s * WIDEST + k] = (g[i * SIDE] * scalar_of(value[s], k)
-                                        + g[i * SIDE + 1] * scalar_of(value[SIDE + s], k)
-                                        + g[i * SIDE + 2] * scalar_of(value[2 * SIDE + s], k))
+                part[s * WIDEST + k] = (g[i * SIDE] * value_at(rows[0] + k * item, item)
+                                        + g[i * SIDE + 1] * value_at(rows[1] + k * item, item)
+                                        + g[i * SIDE + 2] * value_at(rows[2] + k * item, item))
         for j in range(POINTS):
             for k in range(nv * lanes):
-                set_scalar(<lane*> to, k, g[j * SIDE] * part[k] + g[j * SIDE + 1] * part[WIDEST + k]
-                           + g[j * SIDE + 2] * part[2 * WIDEST + k])
+                put_value(to + k * item, g[j * SIDE] * part[k] + g[j * SIDE + 1] * part[WIDEST + k]
+                          + g[j * SIDE + 2] * part[2 * WIDEST + k], item)
             to += to_step
-
-
-cdef inline double scalar_of(const lane* vectors, dim k) noexcept nogil:
-    if lane is f32v:
-        return (<const float*> vectors)[k]
-    else:
-        return (<const double*> vectors)[k]
-
-
-cdef inline void set_scalar(lane* vectors, dim k, double value) noexcept nogil:
-    if lane is f32v:
-        (<float*> vectors)[k] = <float> value
-    else:
-        (<double*> vectors)[k] = value
 
 
 cdef void pack_transformed(const Shape* shape, const char* direct, int nv, char* packed,
@@ -967,14 +962,14 @@ cdef void winograd_pack(const Shape* shape, const Weights* w, char* packed) noex
             else:
                 pack_transformed(shape, direct, <int> nv, packed, <const f64v*> zeros)
             direct += shape.C * shape.R * shape.S * nv * VECTOR_BYTES
-            packed += POINTS * POINTS * xi_vectors(count_terms(shape), nv) * VECTOR_BYTES
+            packed += transformed_bytes(shape, nv)
 
 
 cdef inline bint packs_panels(const Shape* shape) noexcept nogil:
     """Whether an image's V and a panel's weights are small, and all weights together aren't."""
     cdef double tiles = <double> ceil_div(shape.P, TILE) * ceil_div(shape.Q, TILE)
     return (POINTS * POINTS * tiles * count_terms(shape) * shape.item <= LATE_V_BYTES
-            and transformed_panel_bytes(shape) <= LATE_PANEL_BYTES
+            and transformed_bytes(shape, NV) <= LATE_PANEL_BYTES
             and shape.G * winograd_group_bytes(shape) > CACHED_BYTES)
 
 
@@ -986,7 +981,6 @@ cdef double winograd_cost(const Shape* shape) noexcept nogil:
     cdef WinogradGrid grid
     cdef dim terms
     cdef double tiles, vectors, panels, blocks, calls, sums, stream, squares
-    cdef dim lanes = lanes_of(shape)
     if (not is_float(shape) or shape.P < shape.R or shape.Q < shape.S or max(shape.R, shape.S) > MOST_SIDE
             or max(shape.p_step, shape.q_step) > MOST_STEP or shape.r_step > 1 or shape.s_step > 1):
         return INFINITY
@@ -996,7 +990,7 @@ cdef double winograd_cost(const Shape* shape) noexcept nogil:
     grid = winograd_grid(shape, 1)
     blocks = <double> grid.bands * grid.pieces
     tiles = <double> grid.down * grid.across
-    vectors = ceil_div(shape.K * shape.item, VECTOR_BYTES)
+    vectors = vectors_of(shape, shape.K)
     # The register tile's multiply-adds: it has up to MR sums in a vector, or fewer, which then wait for each other.
     panels = filter_panels(shape)
     calls = blocks * ceil_div(grid.rows * grid.columns, MR)
@@ -1007,8 +1001,9 @@ cdef double winograd_cost(const Shape* shape) noexcept nogil:
     if stream * shape.G > CACHED_BYTES:
         sums = max(sums, stream * (blocks if stream > CACHED_BYTES else 1) / STREAM)
     # The transforms of x, of squares of columns by terms, and of y, of each tile and vector of filters.
-    squares = <double> grid.down * grid.pieces * ceil_div(grid.columns * TILE, lanes) * ceil_div(grid.terms, lanes)
-    return shape.G * (sums + squares * lanes * (85 if shape.gathered else 55) + tiles * vectors * 240 + blocks * 3000)
+    squares = <double> grid.down * grid.pieces * vectors_of(shape, grid.columns * TILE) * vectors_of(shape, grid.terms)
+    squares *= lanes_of(shape)
+    return shape.G * (sums + squares * (85 if shape.gathered else 55) + tiles * vectors * 240 + blocks * 3000)
 
 
 cdef double winograd_pack_cost(const Shape* shape) noexcept nogil:
