@@ -29,6 +29,10 @@ def weights(rng, sizes, dtype, method):
     return rng.integers(-3, 4, sizes).astype(dtype)
 
 
+def channels_last(x):
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1))
+
+
 def can(w, x_shape, method, **options):
     try:
         fastconv.Plan(w, x_shape, method=method, **options)
@@ -323,3 +327,33 @@ def test_images_that_are_computed_in_bands(options, other, dtype):
     finite = np.isfinite(exact[0])
     assert (finite == np.isfinite(y)).all()
     assert (abs(y - exact[0])[finite] <= (bound[0] + least(dtype))[finite]).all()
+
+
+IN_GROUPS = ({}, {"padding": 1}, {"stride": 2, "padding": 1, "pad_value": 3}, {"layout": "NHWC", "mode": "same"})
+
+
+@pytest.mark.parametrize("multiplier", [1, 2])
+@pytest.mark.parametrize("options", IN_GROUPS, ids=str)
+@pytest.mark.parametrize("method", ["direct-pixels", "direct-groups"])
+def test_images_that_are_computed_in_bands_of_groups(method, options, multiplier, dtype):
+    """Many of them, no multiple of what is packed together; some hold no subnormal numbers, and some others besides."""
+    rng = RNG(23)
+    x = integers(rng, (1, 103, 40, 36), dtype)
+    x[:, 40:70] = rng.standard_normal((1, 30, 40, 36))
+    x[:, 5, 20], x[:, 80, 20] = 1, np.nan
+    w = rng.integers(-2, 3, (103 * multiplier, 1, 3, 3)).astype(dtype)
+    image = channels_last(x) if "layout" in options else x
+    if not can(w, image.shape, method, groups=103, **options):
+        return
+    plain = {name: value for name, value in options.items() if name != "layout"}
+    for bias in (None, integers(rng, 103 * multiplier, dtype, 1000)):
+        with np.errstate(all="ignore"):
+            exact, bound = oracle.correlate(x, w, bias, groups=103, **plain)
+        y = fastconv.correlate(image, w, bias=bias, groups=103, method=method, workers=1, **options)
+        for workers in (2, 5):
+            plan = fastconv.Plan(w, image.shape, bias=bias, groups=103, method=method, workers=workers, **options)
+            assert same_bits(plan(image), y)
+        y = np.moveaxis(y, -1, 1) if "layout" in options else y
+        finite = np.isfinite(exact)
+        assert (finite == np.isfinite(y)).all()
+        assert (abs(y[finite] - exact[finite]) <= (bound + least(dtype))[finite]).all()

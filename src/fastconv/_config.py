@@ -1,4 +1,4 @@
-"""What was built and what was chosen, for bug reports."""
+"""What was built, and what is chosen here, for bug reports."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from fastconv._version import __version__
 
 
 def show_config() -> None:
-    """Print the version, the instruction sets built, able to run and chosen, threads, and the compiler.
+    """Print the version, the instruction set that was chosen and those that this CPU runs, threads, and the compiler.
 
     Examples
     --------

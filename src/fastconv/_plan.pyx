@@ -38,8 +38,8 @@ cdef enum:
     MANY_WEIGHTS = 1 << 30      # bytes; memory for so many is asked for before they are looked at
     ALONE = 100_000             # cycles: less work than this isn't worth waking another thread for
     HELD = 10_000               # cycles: nor, than this, letting other Python threads run
-    SCALED = 2_000              # cycles: nor, than this, looking for subnormal numbers
-    LIGHT = 20                  # cycles for each value of x and y: less isn't much more than going over them
+    SCALED = 2_000              # multiply-adds: less isn't worth looking for subnormal numbers
+    LIGHT = 256                 # multiply-adds for each value of x and y: less isn't much more than going over them
     BAND_BYTES = 512 * 1024     # of what a band has of x and y, which stays in a second-level cache,
     LEAST_ROWS = 8              # of y, though, as rows are seen by two bands; and a multiple of so many, for workers
     BANDS_TOGETHER = 4
@@ -253,7 +253,6 @@ cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* s
     With `small`, weights may be packed there, for a single call, or as they are needed: they have to stay until then.
     """
     cdef Shape* shape = &recipe.problem.shape
-    cdef double work = <double> shape.G * shape.K * shape.C * shape.R * shape.S * shape.P * shape.Q
     own_nothing(recipe)
     recipe.weights = weights[0]
     recipe.bias = weights.bias
@@ -264,12 +263,17 @@ cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* s
     # Of a broadcast array there may be more than there is time to look at. These can't be packed either.
     if weights_bytes(shape) > MANY_WEIGHTS:
         free(allocate(weights_bytes(shape), "packed weights"))
-    if is_float(shape) and work > SCALED and table.weights_have_subnormals(shape, weights):
+    if is_float(shape) and multiply_adds(shape) > SCALED and table.weights_have_subnormals(shape, weights):
         recipe.multiple = allocate(weights_bytes(shape), "a multiple of weights")
         recipe.exponent = table.scale_weights(shape, &recipe.weights, recipe.multiple)
         if recipe.exponent != 0:
             recipe.weights.bias = NULL
     return prepare_kernel(recipe, method, small)
+
+
+cdef inline double multiply_adds(const Shape* shape) noexcept nogil:
+    """Of one image: whatever kernel does them, so that a call and a plan treat it alike."""
+    return <double> shape.G * shape.K * shape.C * shape.R * shape.S * shape.P * shape.Q
 
 
 cdef inline dim weights_bytes(const Shape* shape) noexcept nogil:
@@ -403,7 +407,9 @@ cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except
         return 0
     x.rows = recipe.rows
     x.columns = recipe.columns
-    if not is_float(shape) or recipe.exponent == 0 and (recipe.cycles < SCALED or not any_subnormals(shape, x)):
+    if not is_float(shape) or recipe.exponent == 0 and (
+        multiply_adds(shape) < SCALED or not any_subnormals(shape, x)
+    ):
         return execute_trusted(recipe, x, y, workers)
     # Image by image: what is done to one must not depend on the others.
     for n in range(shape.N):
@@ -551,7 +557,8 @@ cdef void cut_lightly(Bands* bands):
     cdef Image image
     cdef Shape last
     bands.count = 1
-    if recipe.spectra != NULL or recipe.method >= DIRECT or recipe.cycles * shape.item > LIGHT * <double> row * shape.P:
+    if (recipe.spectra != NULL or recipe.method >= DIRECT
+            or multiply_adds(shape) * shape.item > LIGHT * <double> row * shape.P):
         return
     bands.of_groups = groups <= BAND_BYTES and shape.G > GROUPS_TOGETHER
     if bands.of_groups:
@@ -605,13 +612,12 @@ cdef void run_band(void* context, dim task, int worker) noexcept nogil:
 cdef int execute_bands(Bands* bands, object workers) except -1:
     """As execute_multiple."""
     cdef const Recipe* recipe = bands.recipe
-    cdef const Shape* shape = &recipe.problem.shape
     cdef int threads = <int> min(bands.count, <dim> min(<int> MOST_THREADS, count_workers(workers)))
     cdef Image image
     cdef Shape band
     cdef dim workspace = 0, task, above
     cdef int worker
-    cdef double cycles = LIGHT * <double> bands.count * BAND_BYTES / shape.item
+    cdef double cycles = recipe.cycles + 5.0 * bands.count * BAND_BYTES
     bands.copy_bytes = bands.result_bytes = 0
     for task in range(bands.count):
         band = band_at(bands, task, &image, &above)
