@@ -57,8 +57,8 @@ LIMITS = (
     "it takes filters of 1 x 1, with channels first, and a vector of pixels at least",
     "it takes several groups, and no rows of x that are too long to stage",
     "it takes images of a few outputs",
-    "it takes floats, filters of 144 terms or more that patches of 3 x 3 fill well, and that are no larger than"
-    " 64 x 64 or the outputs, strides of 1 and 2, and no dilation",
+    "it takes floats, filters of 144 terms or more, or 48 in one row, that patches of 3 x 3, or of 3, fill well, and"
+    " that are no larger than 64 x 64 or the outputs, strides of 1 and 2, and no dilation",
     "it takes floats, channels first where there are several, and filters of 16 values or more that are each, in each"
     " channel, a column times a row, which is looked for where it could gain",
 )

@@ -26,10 +26,13 @@ cdef enum:
     # Cycles, as measured on 3x512x512 by 16 of 31x31 and on 1x512x512 by 63x63.
     POINT = 9               # of a transform of float32, copies to it and from it included; of float64 twice
     CALL = 30_000           # of the library
+    WAIT = 2                # of a product, where rows are too few for a tile: for the last one of its sum
     ROWS = 12               # of y in a tile of products, at most; of which bands are made
     # Bytes.
     MOST_WORKSPACE = 12 << 20   # of a worker, where a cut can do with it
     MOST_SUMS = 1 << 18     # spectra of sums, transformed back while they are in a cache
+    CACHED_BYTES = 1 << 20  # of weights' spectra that a second-level cache holds; of others,
+    STREAM = 5              # that arrive in a cycle
 
 _transforms = None          # of rows, as _transforms.py has them
 _asked = False              # for them
@@ -77,7 +80,14 @@ cdef void set_cost(const KernelTable* table, const Shape* shape, Cut* cut) noexc
     cdef double point = POINT * wide
     cdef double rows = cut.bands * shape.C * reach_h(shape, band_rows(shape, cut))
     cdef double filters = <double> shape.K * shape.P
-    cdef double products = 3.0 * cut.vectors * filters * shape.C * shape.R * table.products.cycles * 1.4
+    cdef double weights = 3.0 * cut.vectors * shape.K * shape.C * shape.R       # vectors
+    cdef double product = table.products.cycles * 1.4
+    cdef double products
+    if band_rows(shape, cut) < ROWS:
+        product = max(product, <double> WAIT)
+    products = weights * shape.P * product
+    if weights * table.products.vector > CACHED_BYTES:
+        products = max(products, weights * table.products.vector * cut.bands / STREAM)
     cut.cycles = shape.G * cut.strips * ((rows + filters) * cut.length * point + products
                                          + cut.bands * (CALL + ceil_div(shape.K, cut.filters) * CALL))
     cut.pack_cycles = 1.5 * shape.G * shape.K * shape.C * shape.R * cut.length * point

@@ -14,6 +14,9 @@
 # stride-th value, and meets every stride-th pixel only: so it has none. Where a filter ends within a patch, the rest of
 # that is zeros.
 #
+# Filters of one row are cut into patches of 1 x 3, and nothing is transformed along columns: 4 outputs by 6
+# multiplications instead of 12.
+#
 # For each block of tiles:
 #     V[xi][term][tile] = B' x B      along columns lanes hold columns of x; turned over, along rows, they hold terms
 #     M[xi][tile][k] = sum over term  the register tile of filter_lanes.pxi, tiles as its pixels
@@ -42,12 +45,14 @@ cdef enum:
     MOST_SIDE = 64                  # of a filter
     MOST_STEP = 2                   # of a stride
     LEAST_TERMS = 144               # of the direct sum; with fewer, the transforms' rounding could pass the error bound
+    LEAST_ROW_TERMS = 48            # where they are along rows only
     ROUNDED = 32                    # as many terms of a direct sum, about, as the transforms round like
+    ROW_ROUNDED = 8
     UNSEEN = 4                      # times that the largest weight may be larger than those that a corner meets
     MEASURED = 1024                 # values of a filter that are measured at a time
     DISTURBANCE = 5                 # mean sums of magnitudes that a large edge may weigh
-    BLOCK_TILES = 28                # most and fewest tiles of a block, if there are as many
-    LEAST_TILES = 2 * MR
+    BLOCK_POINTS = 28 * 36          # of the most tiles of a block,
+    LEAST_TILES = 2 * MR            # and the fewest, if there are as many
     WINOGRAD_BYTES = 384 * 1024     # of a block's V, about
     LATE_V_BYTES = 4 << 20          # most that an image's V has for weights to be packed late,
     LATE_PANEL_BYTES = 5 << 19      # and a panel's transformed weights
@@ -148,6 +153,21 @@ cdef inline dim count_terms(const Shape* shape) noexcept nogil:
     return shape.C * count_patches(shape.R, shape.p_step) * count_patches(shape.S, shape.q_step)
 
 
+cdef inline int points_down(const Shape* shape) noexcept nogil:
+    """Rows of a tile of x: columns aren't transformed for filters of one row."""
+    return 1 if shape.R == 1 else POINTS
+
+
+cdef inline dim tile_down(const Shape* shape) noexcept nogil:
+    """Rows of a tile of y."""
+    return 1 if shape.R == 1 else TILE
+
+
+cdef inline int points_of(const Shape* shape) noexcept nogil:
+    """Of a tile of x: values of xi."""
+    return points_down(shape) * POINTS
+
+
 cdef struct WinogradGrid:
     # How the work is cut. A block is rows x columns tiles of y, for a set of panels of filters.
     dim terms
@@ -160,37 +180,49 @@ cdef struct WinogradGrid:
 cdef inline WinogradGrid winograd_grid(const Shape* shape, int workers) noexcept nogil:
     cdef WinogradGrid g
     cdef dim images = max(1, shape.N * shape.G)
-    cdef dim most
+    cdef dim panels = filter_panels(shape)
+    cdef dim most, blocks
     cdef double work
     g.terms = count_terms(shape)
-    most = max(LEAST_TILES, min(BLOCK_TILES, WINOGRAD_BYTES // (POINTS * POINTS * g.terms * shape.item)))
-    g.down = ceil_div(shape.P, TILE)
+    most = max(LEAST_TILES, min(BLOCK_POINTS, WINOGRAD_BYTES // (g.terms * shape.item)) // points_of(shape))
+    g.down = ceil_div(shape.P, tile_down(shape))
     g.across = ceil_div(shape.Q, TILE)
     if shape.unpacked:
         g.pieces = g.bands = 1
         g.rows, g.columns = g.down, g.across
-        work = <double> POINTS * POINTS * g.terms * g.down * g.across * shape.K
-        g.sets = min(filter_panels(shape), max(<dim> workers, <dim> (work / LATE_WORK)))
+        work = <double> points_of(shape) * g.terms * g.down * g.across * shape.K
+        g.sets = min(panels, max(<dim> workers, <dim> (work / LATE_WORK)))
         return g
     g.pieces = ceil_div(g.across, most)
     g.bands = ceil_div(g.down, max(1, most // g.across))
-    if workers > 1 and images * g.bands * g.pieces < 4 * workers:
+    # More workers share tiles, of which a register tile holds MR; or panels, where weights come from memory: once then.
+    if images * g.bands * g.pieces < 4 * workers and workers > 1 and (
+            winograd_group_bytes(shape) <= CACHED_BYTES or panels < workers):
         g.bands = max(g.bands, min(g.down, ceil_div(g.down * g.across, MR), 4 * workers))
+        g.pieces = max(g.pieces, min(ceil_div(ceil_div(g.down, g.bands) * g.across, MR),
+                                     ceil_div(4 * workers, images * g.bands)))
     g.rows = ceil_div(g.down, g.bands)
     g.columns = ceil_div(g.across, g.pieces)
-    g.sets = min(filter_panels(shape), ceil_div(workers, images * g.bands * g.pieces))
+    # Each set transforms its block anew: as few as leave all workers as much to do, or enough.
+    blocks = images * g.bands * g.pieces
+    g.sets = min(panels, ceil_div(workers, blocks))
+    while g.sets < panels and blocks * g.sets % workers != 0 and blocks * g.sets < 4 * workers:
+        g.sets += 1
     return g
 
 
 cdef inline dim xi_vectors(dim terms, dim nv) noexcept nogil:
-    """Of one panel's transformed weights. An odd number: the 36 written at once fall into different sets of a cache."""
+    """Of one panel's transformed weights. An odd number: those of all xi are written at once.
+
+    So they fall into different sets of a cache.
+    """
     return terms * nv | 1
 
 
 # The parts of a worker's memory, one after the other, each on a cache line.
 
 cdef inline dim slab_bytes(const Shape* shape, const WinogradGrid* g) noexcept nogil:
-    """V of one xi. An odd number of lines: the 36 that are written at once fall into different sets of a cache."""
+    """V of one xi. An odd number of lines, for the same reason."""
     return whole_lines(vectors_of(shape, g.terms) * g.rows * g.columns * VECTOR_BYTES) | LINE
 
 
@@ -212,7 +244,7 @@ cdef inline bint is_narrow(const Shape* shape, dim columns) noexcept nogil:
 cdef inline dim strip_bytes(const Shape* shape, const WinogradGrid* g) noexcept nogil:
     """Sums of a strip, as filter_store takes them."""
     cdef dim rows = g.rows if is_narrow(shape, g.columns) else 1
-    return rows * TILE * (lanes_of(shape) + 2 * TILE) * NV * VECTOR_BYTES
+    return rows * tile_down(shape) * (lanes_of(shape) + 2 * TILE) * NV * VECTOR_BYTES
 
 
 cdef inline Shape tile_shape(const Shape* shape) noexcept nogil:
@@ -220,7 +252,7 @@ cdef inline Shape tile_shape(const Shape* shape) noexcept nogil:
     cdef Shape one = shape[0]
     one.N = one.G = 1
     one.K = min(shape.K, filter_width(shape))
-    one.P = min(shape.P, <dim> TILE)
+    one.P = min(shape.P, tile_down(shape))
     one.Q = min(shape.Q, <dim> TILE)
     one.channels_last = True
     one.unpacked = False
@@ -237,7 +269,7 @@ cdef enum:
 
 cdef inline dim transformed_bytes(const Shape* shape, dim nv) noexcept nogil:
     """Of a panel's transformed weights."""
-    return POINTS * POINTS * xi_vectors(count_terms(shape), nv) * VECTOR_BYTES
+    return points_of(shape) * xi_vectors(count_terms(shape), nv) * VECTOR_BYTES
 
 
 cdef inline dim late_panel_bytes(const Shape* shape) noexcept nogil:
@@ -248,7 +280,7 @@ cdef inline dim late_panel_bytes(const Shape* shape) noexcept nogil:
 cdef dim winograd_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
     cdef WinogradGrid g = winograd_grid(shape, workers)
     cdef Shape one = tile_shape(shape)
-    return (POINTS * POINTS * (slab_bytes(shape, &g) + plane_bytes(&g)) + strip_bytes(shape, &g)
+    return (points_of(shape) * (slab_bytes(shape, &g) + plane_bytes(&g)) + strip_bytes(shape, &g)
             + 2 * row_bytes(shape, &g) + whole_lines(LINES_BYTES) + whole_lines(PART_BYTES) + whole_lines(TURNED_BYTES)
             + whole_lines(g.terms * sizeof(dim)) + whole_lines(RESULT_BYTES) + filter_workspace_bytes(&one, 1)
             + late_panel_bytes(shape))
@@ -260,6 +292,8 @@ cdef struct WinogradBlock:
     const char* image           # the first channel of the group
     dim row, rows, column, columns      # its first tile row and column, and how many
     dim tiles
+    dim tile                    # rows of y in a tile,
+    int points                  # and of x
     dim p, q                    # rows and columns of y in it
     dim left, right             # columns of the padded image between which outputs see x itself
     bint in_place               # those are read where they stand
@@ -284,13 +318,14 @@ cdef struct Source:
     const char* rows[POINTS]    # where these rows stand, from that column on
 
 
-cdef inline Source source_of(const Shape* shape, const WinogradBlock* b, dim row, const Term* term) noexcept nogil:
-    cdef Source source
+cdef inline void find_source(const Shape* shape, const WinogradBlock* b, dim row, const Term* term,
+                             Source* source) noexcept nogil:
+    """In place: a copy of what was just written in parts would wait for it. And what is read soon is asked for."""
     cdef dim h, k
     source.c = term.c
-    source.row = (b.row + row) * TILE * shape.p_step + term.r
+    source.row = (b.row + row) * b.tile * shape.p_step + term.r
     source.column = b.column * TILE * shape.q_step + term.s
-    for k in range(POINTS):
+    for k in range(b.points):
         h = source.row + k * shape.p_step
         if h >= reach_h(shape, shape.P):
             source.rows[k] = b.zeros
@@ -300,7 +335,8 @@ cdef inline Source source_of(const Shape* shape, const WinogradBlock* b, dim row
             source.rows[k] = b.zeros if b.zeros_around else b.padding
         else:
             source.rows[k] = b.image + term.c * b.x.c + h * b.x.h + (source.column - b.left) * shape.item
-    return source
+        prefetch(source.rows[k])
+        prefetch(source.rows[k] + LINE)
 
 
 cdef void gather_columns(const Shape* shape, const WinogradBlock* b, const Source* source, dim first,
@@ -310,7 +346,7 @@ cdef void gather_columns(const Shape* shape, const WinogradBlock* b, const Sourc
     cdef dim column = source.column + first * shape.q_step
     cdef dim count = max(<dim> 0, min(shape.q_step * lanes_of(shape), reach_w(shape, shape.Q) - column))
     cdef dim h, k
-    for k in range(POINTS):
+    for k in range(b.points):
         h = source.row + k * shape.p_step
         memset(lines, 0, bytes)
         if h < reach_h(shape, shape.P) and count > 0:
@@ -319,8 +355,8 @@ cdef void gather_columns(const Shape* shape, const WinogradBlock* b, const Sourc
 
 
 cdef inline void transform_columns(const Source* source, dim at, dim first, dim last, char* part, lane* like,
-                                   int step, bint whole) noexcept nogil:
-    """A vector of columns of a term, `at` bytes from its first one, along columns.
+                                   int points, int step, bint whole) noexcept nogil:
+    """A vector of columns of a term, `at` bytes from its first one, along columns: of a single row, as it is.
 
     Columns before `first` and from `last` on are zeros, and not read; but if `whole`, there are none of these.
     """
@@ -329,29 +365,34 @@ cdef inline void transform_columns(const Source* source, dim at, dim first, dim 
     cdef const char* row
     cdef dim lanes = sizeof(lane) // itemsize(like)
     cdef int k
-    for k in range(POINTS):
+    for k in range(points):
         row = source.rows[k] + at
         x[k] = (<const lane*> row)[0] if whole else load_lanes(row, first, last, like)
         if step == 2:
             row += sizeof(lane)
             x[k] = even_lanes(x[k], (<const lane*> row)[0] if whole else load_lanes(
                 row, first - lanes, last - lanes, like))
-    transform_x(x, t)
-    for k in range(POINTS):
+    if points == 1:
+        t[0] = x[0]
+    else:
+        transform_x(x, t)
+    for k in range(points):
         (<lane*> (part + k * MOST_LANES * VECTOR_BYTES))[0] = t[k]
 
 
-cdef inline void transform_any(const Source* source, dim at, dim first, dim last, char* part, lane* like, dim step,
-                               bint whole) noexcept nogil:
-    if step == 1: transform_columns(source, at, first, last, part, like, 1, whole)
-    else: transform_columns(source, at, first, last, part, like, 2, whole)
+cdef inline void transform_any(const Source* source, dim at, dim first, dim last, char* part, lane* like, int points,
+                               dim step, bint whole) noexcept nogil:
+    if points == 1 and step == 1: transform_columns(source, at, first, last, part, like, 1, 1, whole)
+    elif points == 1: transform_columns(source, at, first, last, part, like, 1, 2, whole)
+    elif step == 1: transform_columns(source, at, first, last, part, like, POINTS, 1, whole)
+    else: transform_columns(source, at, first, last, part, like, POINTS, 2, whole)
 
 
 cdef inline void transform_rows(const WinogradBlock* b, const lane* turned, char* v, lane* like) noexcept nogil:
     """A tile of a vector of terms along rows, into V."""
     cdef lane t[POINTS]
     cdef int i, j
-    for i in range(POINTS):
+    for i in range(b.points):
         transform_x(turned, t)
         for j in range(POINTS):
             (<lane*> v)[0] = t[j]
@@ -378,9 +419,9 @@ cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, cons
     cdef const char* part
     cdef int k
     for i in range(used):
-        source[i] = source_of(shape, b, row, term)
+        find_source(shape, b, row, term, &source[i])
         term[0] = next_term(shape, term[0])
-    for k in range(POINTS):
+    for k in range(b.points):
         gathered.rows[k] = b.lines + k * step * VECTOR_BYTES
     while at < needed:
         for i in range(used if at < seen else 0):
@@ -389,13 +430,13 @@ cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, cons
             high = b.right - here.column - at * step
             to = b.part + i * VECTOR_BYTES
             if b.in_place and low <= 0 and lanes * step <= high:
-                transform_any(here, at * step * shape.item, low, high, to, like, step, True)
+                transform_any(here, at * step * shape.item, low, high, to, like, b.points, step, True)
             elif b.zeros_around:
-                transform_any(here, at * step * shape.item, low, high, to, like, step, False)
+                transform_any(here, at * step * shape.item, low, high, to, like, b.points, step, False)
             else:
                 gather_columns(shape, b, here, at, b.lines)
-                transform_any(&gathered, 0, 0, 0, to, like, step, True)
-        for k in range(POINTS):
+                transform_any(&gathered, 0, 0, 0, to, like, b.points, step, True)
+        for k in range(b.points):
             part = b.part + k * MOST_LANES * VECTOR_BYTES
             if at >= seen:
                 memset(turned + k * TURNED_VECTORS + kept, 0, lanes * VECTOR_BYTES)
@@ -414,27 +455,33 @@ cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, cons
             begin += TILE
         # The next tile has these columns too.
         kept -= begin
-        for k in range(POINTS):
+        for k in range(b.points):
             for i in range(kept):
                 turned[k * TURNED_VECTORS + i] = turned[k * TURNED_VECTORS + begin + i]
 
 
 cdef inline lane winograd_tile(const lane* m, dim m_step, const lane* bias, lane* y, dim y_row, dim y_step,
-                               dim rows, dim columns) noexcept nogil:
+                               dim rows, dim columns, int points) noexcept nogil:
     """A vector of filters of one tile: rows x columns of its outputs; returns zeros, or NaN if any isn't finite."""
     cdef lane column[POINTS]
     cdef lane part[POINTS * TILE]
     cdef lane row[POINTS]
     cdef lane out[TILE]
     cdef lane bad = m[0] - m[0]
+    cdef int tile = 1 if points == 1 else TILE
     cdef int i, j
     for j in range(POINTS):
-        for i in range(POINTS):
-            column[i] = m[(i * POINTS + j) * m_step]
-        transform_y(column, out)
-        for i in range(TILE):
+        m = <const lane*> in_register(<const char*> m)
+        for i in range(points):
+            column[i] = m[i * POINTS * m_step]
+        m += m_step
+        if points == 1:
+            out[0] = column[0]
+        else:
+            transform_y(column, out)
+        for i in range(tile):
             part[i * POINTS + j] = out[i]
-    for i in range(TILE):
+    for i in range(tile):
         for j in range(POINTS):
             row[j] = part[i * POINTS + j]
         transform_y(row, out)
@@ -502,17 +549,21 @@ cdef inline bint strip_sums(const Shape* shape, const WinogradBlock* b, const St
     cdef dim row, column, rows, columns
     cdef int v
     for row in range(strip.row, strip.row + strip.rows):
-        rows = min(<dim> TILE, b.p - row * TILE)
+        rows = min(b.tile, b.p - row * b.tile)
         for column in range(strip.column, strip.column + strip.columns):
             columns = min(<dim> TILE, b.q - column * TILE)
             m = <const lane*> b.m + (row * b.columns + column) * nv
-            sums = <lane*> b.sums + ((row - strip.row) * strip.pitch + column - strip.column) * TILE * nv
+            sums = <lane*> b.sums + ((row - strip.row) * b.tile * strip.pitch + (column - strip.column) * TILE) * nv
             bad = (<const lane*> b.zeros)[0]
             for v in range(nv):
-                bad = bad + winograd_tile(m + v, b.tiles * nv, bias + v, sums + v, strip.pitch * nv, nv, rows, columns)
+                if b.points == 1:
+                    bad = bad + winograd_tile(m + v, b.tiles * nv, bias + v, sums + v, 0, nv, 1, columns, 1)
+                else:
+                    bad = bad + winograd_tile(m + v, b.tiles * nv, bias + v, sums + v, strip.pitch * nv, nv, rows,
+                                              columns, POINTS)
             any_bad = any_bad + bad
             if again and not is_zero(&bad):
-                tile_again(shape, b, direct, filters, (b.row + row) * TILE, (b.column + column) * TILE, rows, columns,
+                tile_again(shape, b, direct, filters, (b.row + row) * b.tile, (b.column + column) * TILE, rows, columns,
                            <char*> sums, strip.pitch, nv)
     return is_zero(&any_bad)
 
@@ -542,8 +593,8 @@ cdef inline void winograd_store(const Shape* shape, const WinogradBlock* b, cons
             if narrow:
                 filter_store(shape, b.sums, nv, b.p * b.q, filters, y, y_pixel, y_k)
                 return
-            for i in range(min(<dim> TILE, b.p - strip.row * TILE)):
-                y_row = y + ((strip.row * TILE + i) * shape.Q + first) * y_pixel
+            for i in range(min(b.tile, b.p - strip.row * b.tile)):
+                y_row = y + ((strip.row * b.tile + i) * shape.Q + first) * y_pixel
                 filter_store(shape, b.sums + (i * strip.pitch + first - strip.column * TILE) * nv * VECTOR_BYTES, nv,
                              last - first, filters, y_row, y_pixel, y_k)
             first = last
@@ -557,13 +608,31 @@ cdef void winograd_tile_any(const FilterSweep* g, const char* x, const lane* w, 
     else: filter_tile_nv(g, x, w, init, t, 1, m, 1, VECTOR_BYTES, False, False)
 
 
-cdef inline void ask_for_results(const WinogradBlock* b, char* y, dim row_step, dim row_bytes) noexcept nogil:
-    """Have the lines of y arrive that one filter's results of a block will be written to."""
-    cdef dim p, i
-    for p in range(b.p):
-        for i in range(ceil_div(row_bytes, LINE)):
-            prefetch_to_write(y + i * LINE)
-        y += row_step
+cdef struct Wanted:
+    # Lines of y that a block's results for a panel will be written to: some of each row of each filter.
+    const char* line            # the next one
+    dim lines, rows, filters    # how many are left of its row, rows of its filter, and filters
+
+
+cdef inline void ask_for_results(const Shape* shape, const WinogradBlock* b, dim count, dim y_k,
+                                 Wanted* wanted) noexcept nogil:
+    """Have so many more lines arrive. Many at once would be waited for."""
+    cdef dim lines = ceil_div(b.q * shape.item, LINE)
+    cdef dim row_step = shape.Q * shape.item
+    for _ in range(count):
+        if wanted.filters == 0:
+            return
+        prefetch_to_write(wanted.line)
+        wanted.line += LINE
+        wanted.lines -= 1
+        if wanted.lines == 0:
+            wanted.line += row_step - lines * LINE
+            wanted.lines = lines
+            wanted.rows -= 1
+        if wanted.rows == 0:
+            wanted.line += y_k - b.p * row_step
+            wanted.rows = b.p
+            wanted.filters -= 1
 
 
 cdef inline void winograd_panel(const Shape* shape, const WinogradGrid* g, const WinogradBlock* b, const char* direct,
@@ -572,21 +641,24 @@ cdef inline void winograd_panel(const Shape* shape, const WinogradGrid* g, const
     """Sums of a block for a panel of filters: transformed weights w, and `direct` ones, which begin with the biases."""
     cdef FilterSweep sweep
     cdef dim groups = ceil_div(b.tiles, MR)
+    cdef dim points = points_of(shape)
+    cdef dim lines = ceil_div(b.q * shape.item, LINE)
+    cdef dim share = ceil_div(filters * b.p * lines, points * groups)
     cdef dim xi, i, first, count
-    cdef dim asked = 0
+    cdef Wanted wanted
+    wanted.line, wanted.lines, wanted.rows = y, lines, b.p
+    wanted.filters = 0 if shape.channels_last else filters
     sweep.off = b.off
     sweep.terms = g.terms
     sweep.row = sweep.row_step = sweep.init_step = 0
     sweep.t_step = nv * VECTOR_BYTES
     sweep.ahead_step = nv * VECTOR_BYTES // <unsigned int> groups       # each term's part of the next weights
-    for xi in range(POINTS * POINTS):
-        while not shape.channels_last and asked * POINTS * POINTS < filters * (xi + 1):
-            ask_for_results(b, y + asked * y_k, shape.Q * shape.item, b.q * shape.item)
-            asked += 1
+    for xi in range(points):
         sweep.ahead = <const char*> (w + xi_vectors(g.terms, nv))
         for i in range(groups):
             first = split(b.tiles, groups, i)
             count = split(b.tiles, groups, i + 1) - first
+            ask_for_results(shape, b, share, y_k, &wanted)
             winograd_tile_any(&sweep, b.v + xi * b.slab + first * VECTOR_BYTES, w, <const lane*> b.zeros,
                               <lane*> b.m + (xi * b.tiles + first) * nv, <int> count, nv)
             sweep.ahead += sweep.ahead_step * g.terms
@@ -618,7 +690,9 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     b.column = split(g.across, g.pieces, piece)
     b.columns = split(g.across, g.pieces, piece + 1) - b.column
     b.tiles = b.rows * b.columns
-    b.p = min(shape.P - b.row * TILE, b.rows * TILE)
+    b.tile = tile_down(shape)
+    b.points = points_down(shape)
+    b.p = min(shape.P - b.row * b.tile, b.rows * b.tile)
     b.q = min(shape.Q - b.column * TILE, b.columns * TILE)
     b.left = x.left
     b.right = min(b.left + shape.W, reach_w(shape, shape.Q))
@@ -626,8 +700,8 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     b.zeros_around = b.in_place and only_zeros_around(shape, x, 0, reach_w(shape, shape.Q))
     b.slab = slab_bytes(shape, g)
     b.v = workspace
-    b.m = b.v + POINTS * POINTS * b.slab
-    b.sums = b.m + POINTS * POINTS * plane_bytes(g)
+    b.m = b.v + points_of(shape) * b.slab
+    b.sums = b.m + points_of(shape) * plane_bytes(g)
     b.zeros = b.sums + strip_bytes(shape, g)
     b.padding = b.zeros + row_bytes(shape, g)
     b.lines = b.padding + row_bytes(shape, g)
@@ -648,7 +722,7 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
             transform_image(shape, g, &b, row, i, &term, like)
             i += lanes
     y += place.n * result_bytes(shape)
-    y += (b.row * shape.Q + b.column) * TILE * y_pixel + (place.group * shape.K + place.first * width) * y_k
+    y += (b.row * b.tile * shape.Q + b.column * TILE) * y_pixel + (place.group * shape.K + place.first * width) * y_k
     for panel in range(place.first, place.last):
         nv = <int> panel_vectors(shape, panel)
         filters = min(width, shape.K - panel * width)
@@ -889,8 +963,11 @@ cdef enum:
     WIDEST = NV * VECTOR_BYTES // 4     # filters in a panel
 
 
-cdef inline void transform_weights(const lane** value, const double* g, int nv, char* to, dim to_step) noexcept nogil:
+cdef inline void transform_weights(const lane** value, const double* g, const double* down, int points, int nv,
+                                   char* to, dim to_step) noexcept nogil:
     """G w G' of one term of nv vectors of filters, of which value[r][s] are the weights; xi to_step bytes apart.
+
+    Along columns with `down` for G, of so many points.
 
     In double precision, so that transformed weights are rounded once. Inner loops are along filters, for the compiler
     to vectorise.
@@ -901,14 +978,14 @@ cdef inline void transform_weights(const lane** value, const double* g, int nv, 
     cdef dim s, k
     cdef const char* rows[SIDE]
     cdef int i, j
-    for i in range(POINTS):
+    for i in range(points):
         for s in range(SIDE):
             for j in range(SIDE):
                 rows[j] = <const char*> value[j * SIDE + s]
             for k in range(nv * lanes):
-                part[s * WIDEST + k] = (g[i * SIDE] * value_at(rows[0] + k * item, item)
-                                        + g[i * SIDE + 1] * value_at(rows[1] + k * item, item)
-                                        + g[i * SIDE + 2] * value_at(rows[2] + k * item, item))
+                part[s * WIDEST + k] = (down[i * SIDE] * value_at(rows[0] + k * item, item)
+                                        + down[i * SIDE + 1] * value_at(rows[1] + k * item, item)
+                                        + down[i * SIDE + 2] * value_at(rows[2] + k * item, item))
         for j in range(POINTS):
             for k in range(nv * lanes):
                 put_value(to + k * item, g[j * SIDE] * part[k] + g[j * SIDE + 1] * part[WIDEST + k]
@@ -921,6 +998,8 @@ cdef void pack_transformed(const Shape* shape, const char* direct, int nv, char*
     """One panel, from the weights as filter_lanes.pxi has packed them, [c][r][s][nv vectors]."""
     cdef const lane* value[SIDE * SIDE]
     cdef double g[POINTS * SIDE]
+    cdef double one[SIDE]
+    cdef const double* down = g
     cdef dim terms = count_terms(shape)
     cdef dim i, r, s, row, column
     cdef Term term
@@ -928,6 +1007,9 @@ cdef void pack_transformed(const Shape* shape, const char* direct, int nv, char*
     for xi in range(POINTS):
         for r in range(SIDE):
             g[xi * SIDE + r] = transform_w(xi, <int> r)
+    one[0], one[1], one[2] = 1, 0, 0
+    if points_down(shape) == 1:
+        down = one
     term.c = term.r = term.s = 0
     for i in range(terms):
         for r in range(SIDE):
@@ -937,8 +1019,10 @@ cdef void pack_transformed(const Shape* shape, const char* direct, int nv, char*
                 value[r * SIDE + s] = zeros
                 if row < shape.R and column < shape.S:
                     value[r * SIDE + s] = <const lane*> direct + ((term.c * shape.R + row) * shape.S + column) * nv
-        if nv == NV: transform_weights(value, g, NV, packed, xi_vectors(terms, NV) * VECTOR_BYTES)
-        else: transform_weights(value, g, 1, packed, xi_vectors(terms, 1) * VECTOR_BYTES)
+        if nv == NV:
+            transform_weights(value, g, down, points_down(shape), NV, packed, xi_vectors(terms, NV) * VECTOR_BYTES)
+        else:
+            transform_weights(value, g, down, points_down(shape), 1, packed, xi_vectors(terms, 1) * VECTOR_BYTES)
         packed += nv * VECTOR_BYTES
         term = next_term(shape, term)
 
@@ -967,8 +1051,8 @@ cdef void winograd_pack(const Shape* shape, const Weights* w, char* packed) noex
 
 cdef inline bint packs_panels(const Shape* shape) noexcept nogil:
     """Whether an image's V and a panel's weights are small, and all weights together aren't."""
-    cdef double tiles = <double> ceil_div(shape.P, TILE) * ceil_div(shape.Q, TILE)
-    return (POINTS * POINTS * tiles * count_terms(shape) * shape.item <= LATE_V_BYTES
+    cdef double tiles = <double> ceil_div(shape.P, tile_down(shape)) * ceil_div(shape.Q, TILE)
+    return (points_of(shape) * tiles * count_terms(shape) * shape.item <= LATE_V_BYTES
             and transformed_bytes(shape, NV) <= LATE_PANEL_BYTES
             and shape.G * winograd_group_bytes(shape) > CACHED_BYTES)
 
@@ -977,15 +1061,21 @@ cdef bint winograd_packs_late(const Shape* shape) noexcept nogil:
     return shape.N == 1 and packs_panels(shape)
 
 
+cdef inline dim least_terms(const Shape* shape) noexcept nogil:
+    """Of the direct sum, for the error bound, and to gain."""
+    if points_down(shape) == 1:
+        return max(<dim> LEAST_ROW_TERMS, 2 * (count_terms(shape) + ROW_ROUNDED))
+    return max(<dim> LEAST_TERMS, 2 * (count_terms(shape) + ROUNDED))
+
+
 cdef double winograd_cost(const Shape* shape) noexcept nogil:
+    cdef bint rows_only = points_down(shape) == 1
     cdef WinogradGrid grid
-    cdef dim terms
     cdef double tiles, vectors, panels, blocks, calls, sums, stream, squares
     if (not is_float(shape) or shape.P < shape.R or shape.Q < shape.S or max(shape.R, shape.S) > MOST_SIDE
             or max(shape.p_step, shape.q_step) > MOST_STEP or shape.r_step > 1 or shape.s_step > 1):
         return INFINITY
-    terms = shape.C * shape.R * shape.S
-    if terms < max(<dim> LEAST_TERMS, 2 * (count_terms(shape) + ROUNDED)):
+    if shape.C * shape.R * shape.S < least_terms(shape):
         return INFINITY
     grid = winograd_grid(shape, 1)
     blocks = <double> grid.bands * grid.pieces
@@ -994,7 +1084,7 @@ cdef double winograd_cost(const Shape* shape) noexcept nogil:
     # The register tile's multiply-adds: it has up to MR sums in a vector, or fewer, which then wait for each other.
     panels = filter_panels(shape)
     calls = blocks * ceil_div(grid.rows * grid.columns, MR)
-    sums = 1.1 * POINTS * POINTS * panels * calls * (
+    sums = 1.1 * points_of(shape) * panels * calls * (
         grid.terms * max(tiles / calls * vectors / panels / ISSUE, <double> LATENCY) + 120)
     # Or the time in which weights arrive: where a cache doesn't hold a group's, for each block.
     stream = winograd_group_bytes(shape)
@@ -1003,6 +1093,8 @@ cdef double winograd_cost(const Shape* shape) noexcept nogil:
     # The transforms of x, of squares of columns by terms, and of y, of each tile and vector of filters.
     squares = <double> grid.down * grid.pieces * vectors_of(shape, grid.columns * TILE) * vectors_of(shape, grid.terms)
     squares *= lanes_of(shape)
+    if rows_only:
+        return shape.G * (sums + squares * (36 if shape.gathered else 24) + tiles * vectors * 48 + blocks * 3000)
     return shape.G * (sums + squares * (85 if shape.gathered else 55) + tiles * vectors * 240 + blocks * 3000)
 
 
