@@ -199,8 +199,7 @@ cdef inline WinogradGrid winograd_grid(const Shape* shape, int workers) noexcept
     if images * g.bands * g.pieces < 4 * workers and workers > 1 and (
             winograd_group_bytes(shape) <= CACHED_BYTES or panels < workers):
         g.bands = max(g.bands, min(g.down, ceil_div(g.down * g.across, MR), 4 * workers))
-        g.pieces = max(g.pieces, min(ceil_div(ceil_div(g.down, g.bands) * g.across, MR),
-                                     ceil_div(4 * workers, images * g.bands)))
+        g.pieces = max(g.pieces, min(ceil_div(g.across, MR), ceil_div(4 * workers, images * g.bands)))
     g.rows = ceil_div(g.down, g.bands)
     g.columns = ceil_div(g.across, g.pieces)
     # Each set transforms its block anew: as few as leave all workers as much to do, or enough.
@@ -237,7 +236,10 @@ cdef inline dim row_bytes(const Shape* shape, const WinogradGrid* g) noexcept no
 
 
 cdef inline bint is_narrow(const Shape* shape, dim columns) noexcept nogil:
-    """Whether results of a block, so many tiles wide, are stored as one sequence: they are whole rows of y."""
+    """Whether results of a block, so many tiles wide, are stored as one sequence.
+
+    They are whole rows of y: pieces of rows have MR / 2 tiles at least, and are wider.
+    """
     return columns * TILE <= lanes_of(shape)
 
 
