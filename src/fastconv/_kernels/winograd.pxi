@@ -1097,7 +1097,7 @@ cdef double winograd_cost(const Shape* shape) noexcept nogil:
     squares *= lanes_of(shape)
     if rows_only:
         return shape.G * (sums + squares * (36 if shape.gathered else 24) + tiles * vectors * 48 + blocks * 3000)
-    return shape.G * (sums + squares * (85 if shape.gathered else 55) + tiles * vectors * 240 + blocks * 3000)
+    return shape.G * (sums + squares * (85 if shape.gathered else 55) + tiles * vectors * 240 + blocks * 1500)
 
 
 cdef double winograd_pack_cost(const Shape* shape) noexcept nogil:
