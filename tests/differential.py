@@ -33,7 +33,9 @@ else:
     BFLOAT16 = ("bfloat16",)
 
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-DTYPES = ("float32", "float64", "complex64", "complex128", "float16", *BFLOAT16, *INTEGERS, "bool")
+REALS = ("float32", "float64", "complex64", "complex128", "float16", *BFLOAT16)
+DTYPES = (*REALS, *INTEGERS, "bool")
+ROUNDING = ("winograd", "separable", "fft")  # which integers aren't for
 MOST_WORK = 100_000  # multiplications, about
 MOST_SCIPY = 1_000_000  # those by zeros between the weights included
 SCIPY_BOUNDARY = {"constant": "fill", "wrap": "wrap", "symmetric": "symm"}
@@ -80,21 +82,30 @@ class Case(NamedTuple):
 LIMITED = tuple(method for method in _plan.METHODS if method != "direct-filters")  # which don't compute every problem
 
 
-KINDS = ("columns by rows", "subnormal")  # of filters and of images, in floating point
+# Of filters and of images, in floating point. Of one order: methods that keep a norm-wise bound compute numbers over
+# decades, of which small ones may be an element's largest, directly.
+KINDS = ("columns by rows", "subnormal", "of one order", "of one order", "of one order")
 
 
 def draw(pick, most_work=MOST_WORK):
     """A case; pick(values) chooses one of them, simpler ones stand first."""
+    method = pick(("auto", "direct-filters", *LIMITED))
     groups, C, K = pick((1, 1, 1, 2, 3, 5)), pick((1, 2, 3, 4, 9, 17, 33)), pick((1, 2, 3, 5, 6, 7, 13, 17, 33, 65))
     R, S = pick((1, 2, 3, 4, 5, 7)), pick((1, 2, 3, 4, 5, 7))
     P = pick((1, 2, 3, 5, 6, 7, 13, 14, 15))
     Q = pick((1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 29, 31, 32, 33, 47, 64, 65, 70, 129))
     N = pick((1, 1, 2, 3))
+    if method == "winograd":  # which takes few of all problems
+        C, K, R, S = pick((16, 17, 33, 40)), min(K, 33), min(R, P), pick((3, 5, 7))
+    if method == "separable":
+        R, S = max(R, 4), max(S, 4)
     for size in (64, 9, 3):  # nothing takes long
         if N * groups * C * K * R * S * P * Q > most_work:
-            K, C, Q = min(K, size), min(C, size), min(Q, 2 * size)
+            K, C, Q = min(K, size), min(C, max(16, size) if method == "winograd" else size), min(Q, 2 * size)
     steps = (1, 1, 1, 2, 3, (1, 2), (2, 1), (3, 2), (1, 7), (9, 1), 11)
     stride, dilation = pick(steps), pick(steps)
+    if method == "winograd":
+        stride, dilation, Q = pick((1, 1, 2, (1, 2))), 1, max(Q, S)
     mode = pick(("valid", "valid", "same", "full"))
     padding = 0
     if mode == "valid":
@@ -107,7 +118,7 @@ def draw(pick, most_work=MOST_WORK):
         max(1, (size - 1) * step + taps + 1 + pick(range(step)) - sum(sides))
         for size, step, taps, sides in zip((P, Q), oracle.pair(stride), reach, pads, strict=True)
     )
-    x_dtype = pick(DTYPES)
+    x_dtype = pick((*REALS, *REALS, *DTYPES) if method in ROUNDING else DTYPES)
     others = DTYPES[:2] if x_dtype == "bfloat16" else [other for other in DTYPES if other != "bfloat16"]
     w_dtype = pick((x_dtype, x_dtype, pick(others)))
     if "float16" in {x_dtype, w_dtype} and {x_dtype, w_dtype} & {"uint8", "int8"}:
@@ -116,23 +127,24 @@ def draw(pick, most_work=MOST_WORK):
     # float16 overflows for the products of integers of 8 bits.
     wider = [wide for wide in DTYPES if np.can_cast(result, np.dtype(wide)) and wide != "float16"]
     dtype = pick((None, None, None, pick(wider)))
+    kinds = ("any", "columns by rows") if method == "separable" else ("any", "any", "any", "any", *KINDS)
     return Case(
         pick(("correlate", "convolve")), N, groups, C, H, W, K, R, S, mode, stride, padding, dilation, pad_mode,
         pick((0, 0, 1, -3, 2.5)) if pad_mode == "constant" else 0, pick(("NCHW", "NCHW", "NHWC")),
-        x_dtype, w_dtype, dtype, pick((False, True)), pick(("auto", "direct-filters", *LIMITED)),
-        pick(tuple(memory.LAYOUTS)), pick((1, 2, 3, 5)), pick(("any", "any", "any", "any", *KINDS)), pick(range(1000)),
+        x_dtype, w_dtype, dtype, pick((False, True)), method,
+        pick(tuple(memory.LAYOUTS)), pick((1, 2, 3, 5)), pick(kinds), pick(range(1000)),
     )  # fmt: skip
 
 
-def values(rng, size, dtype):
-    """Integers of the whole range; reals of either sign, over some decades, that don't overflow."""
+def values(rng, size, dtype, kind="any"):
+    """Integers of the whole range; reals of either sign, over some decades if of any kind, that don't overflow."""
     dtype = np.dtype(dtype)
     if dtype.kind == "b":
         return rng.random(size) < 0.3
     if dtype.kind in "iu":
         info = np.iinfo(dtype)
         return rng.integers(info.min, info.max, size, dtype, endpoint=True)
-    decades = (-3, 0) if dtype.itemsize == 2 else (-3, 3)
+    decades = (0, 0) if kind == "of one order" else (-3, 0) if dtype.itemsize == 2 else (-3, 3)
     parts = [rng.standard_normal(size) * 10.0 ** rng.uniform(*decades, size) for _ in range(2)]
     return (parts[0] + 1j * parts[1] if dtype.kind == "c" else parts[0]).astype(dtype)
 
@@ -140,13 +152,13 @@ def values(rng, size, dtype):
 def arrays(case):
     """x and w, channels first, and bias or None."""
     rng = np.random.default_rng(case.seed)
-    x = values(rng, (case.N, case.groups * case.C, case.H, case.W), case.x_dtype)
-    w = values(rng, (case.groups * case.K, case.C, case.R, case.S), case.w_dtype)
+    x = values(rng, (case.N, case.groups * case.C, case.H, case.W), case.x_dtype, case.kind)
+    w = values(rng, (case.groups * case.K, case.C, case.R, case.S), case.w_dtype, case.kind)
     if case.kind == "columns by rows" and w.dtype.kind == "f":
         w = (w[..., :1] * w[..., :1, :]).astype(w.dtype)
     if case.kind == "subnormal" and x.dtype.char in "fdFD":
         x *= 10 * np.finfo(x.dtype).tiny
-    return x, w, values(rng, case.groups * case.K, case.result) if case.bias else None
+    return x, w, values(rng, case.groups * case.K, case.result, case.kind) if case.bias else None
 
 
 def scipy_sum(case, x, w):
@@ -238,14 +250,17 @@ def check(case):
     # The sum itself.
     y = np.moveaxis(y, -1, 1) if channels_last else y
     exact, bound = getattr(oracle, case.operation)(x, w, bias, **case.geometry, dtype=case.result)
+    compared = ["oracle"]
     if not plan.method.startswith("direct"):
         bound = oracle.largest(bound)
+        direct = call(given, w, **(options | {"method": "direct"}))
+        if direct.tobytes() != again.tobytes():
+            compared.append(f"oracle, by {plan.method} and not directly")
     if case.kind == "subnormal" and case.result.char in "fdFD":  # each term may underflow
         each = 4 * float(np.finfo(case.result).smallest_subnormal)
         bound = bound + case.C * case.R * case.S * (each * (1 + 1j) if case.result.kind == "c" else each)
     assert y.shape == exact.shape, f"the result has shape {y.shape}, the oracle's {exact.shape}"
     assert oracle.within(y, exact, bound), "not within the oracle's bound"
-    compared = ["oracle"]
     for name, peer in (("scipy", scipy_sum), ("torch", torch_sum)):
         theirs = peer(case, x, w)
         if theirs is None:
