@@ -96,7 +96,7 @@ def draw(pick, most_work=MOST_WORK):
     Q = pick((1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 29, 31, 32, 33, 47, 64, 65, 70, 129))
     N = pick((1, 1, 2, 3))
     if method == "winograd":  # which takes few of all problems
-        C, K, R, S = pick((16, 17, 33, 40)), min(K, 33), min(R, P), pick((3, 5, 7))
+        C, K, R, S = pick((16, 17, 33, 50)), min(K, 33), min(R, P), pick((3, 5, 7))
     if method == "separable":
         R, S = max(R, 4), max(S, 4)
     for size in (64, 9, 3):  # nothing takes long

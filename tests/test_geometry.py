@@ -523,9 +523,12 @@ def test_a_step_that_leaves_one_output():
     "sizes", [{"R": 1, "S": 1}, {"R": 1, "S": 2}, {"R": 3, "S": 3}, {"R": 1, "S": 1, "groups": 2}], ids=str
 )
 def test_a_step_that_leaves_one_column(sizes, dtype):
-    """Of wider images, whose rows then follow each other in the result but not in x; and that leaves one row."""
-    for H in (5, 20, 40, 70):
-        x, w, bias = arrays(C=3, K=5, H=H, W=7, **sizes, dtype=dtype)
-        check(x, w, bias, stride=(1, 7), groups=sizes.get("groups", 1))
+    """Of wider images, whose rows then follow each other in the result but not in x; and that leaves one row.
+
+    And of an image of one column, of whose padding it leaves one: a column all the same.
+    """
+    for H, (W, padding) in itertools.product((5, 20, 40, 70), ((7, 0), (1, 3), (1, 9))):
+        x, w, bias = arrays(C=3, K=5, H=H, W=W, **sizes, dtype=dtype)
+        check(x, w, bias, stride=(1, 20 if padding else 7), padding=(0, padding), groups=sizes.get("groups", 1))
         x, w = np.ascontiguousarray(np.swapaxes(x, 2, 3)), np.swapaxes(w, 2, 3)
-        check(x, w, bias, stride=(7, 1), groups=sizes.get("groups", 1))
+        check(x, w, bias, stride=(20 if padding else 7, 1), padding=(padding, 0), groups=sizes.get("groups", 1))

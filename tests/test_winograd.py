@@ -10,11 +10,11 @@ from cases import DTYPES, VECTOR_BYTES, same_bits, shape
 import fastconv
 
 # Channels, rows and columns of filters, and strides, with 144 terms or more: filters of one patch, of several, and with
-# a patch that is cut short. And of one row, with 48 or more.
+# a patch that is cut short. And of one row.
 FILTERS = (
     *((16, 3, 3, 1), (6, 5, 5, 1), (40, 3, 3, 1), (3, 7, 7, 2)),
     *((17, 5, 5, 1), (9, 4, 5, 1), (36, 2, 2, 1), (2, 9, 8, 2)),
-    *((16, 1, 3, 1), (6, 1, 9, 1), (17, 1, 9, 2), (18, 1, 5, 1)),
+    *((48, 1, 3, 1), (16, 1, 9, 1), (17, 1, 9, 2), (29, 1, 5, 1)),
 )
 RNG = np.random.default_rng
 
@@ -53,7 +53,7 @@ def test_every_edge_of_a_tile(C, R, S, stride, dtype):
         check_case(shape(**few, K=2, P=R, Q=Q), dtype)
 
 
-@pytest.mark.parametrize(("C", "R", "S"), [(16, 3, 3), (6, 5, 5), (16, 1, 3)])
+@pytest.mark.parametrize(("C", "R", "S"), [(16, 3, 3), (6, 5, 5), (48, 1, 3)])
 def test_every_number_of_filters(C, R, S, isa, dtype):
     """Up to two panels and one."""
     panel = 2 * VECTOR_BYTES[isa] // np.dtype(dtype).itemsize
@@ -66,7 +66,7 @@ def test_every_number_of_terms(isa, dtype):
     lanes = VECTOR_BYTES[isa] // np.dtype(dtype).itemsize
     for C in range(16, 16 + 2 * lanes + 2):
         check_case(shape(C=C, K=2, R=3, S=3, P=5, Q=6), dtype)
-        check_case(shape(C=C, K=2, R=1, S=3, P=2, Q=6), dtype)
+        check_case(shape(C=C, K=2, R=1, S=9, P=2, Q=9), dtype)
     for C in range(4, 4 + lanes // 2):
         check_case(shape(C=C, K=2, R=5, S=8, P=9, Q=10), dtype)
 
@@ -77,12 +77,22 @@ def test_blocks(dtype):
         check_case(shape(N=2, C=16, K=9, R=3, S=3, P=P, Q=Q), dtype)
         check_case(shape(C=16, K=9, R=3, S=3, P=P, Q=Q), dtype, workers=3)
     check_case(shape(C=300, K=70, R=3, S=3, P=14, Q=14), dtype, workers=2)
-    for Q in range(3, 19):      # wider than a vector, and narrower
+    for Q in range(2, 19):      # wider than a vector, and narrower
         check_case(shape(C=36, K=9, R=2, S=2, P=130, Q=Q), dtype)
-        check_case(shape(C=16, K=9, R=1, S=3, P=130, Q=Q), dtype)
+        check_case(shape(C=48, K=9, R=1, S=3, P=130, Q=Q + 1), dtype)
     for P, Q in ((1, 1500), (90, 9), (3, 700)):
-        check_case(shape(N=2, C=16, K=9, R=1, S=3, P=P, Q=Q), dtype)
-        check_case(shape(C=16, K=70, R=1, S=3, P=P, Q=Q), dtype, workers=3)
+        check_case(shape(N=2, C=48, K=9, R=1, S=3, P=P, Q=Q), dtype)
+        check_case(shape(C=48, K=70, R=1, S=3, P=P, Q=Q), dtype, workers=3)
+
+
+def test_rows_shared_by_workers(dtype):
+    """In pieces as narrow as they get, and by panels where weights are many: all is written, and the same."""
+    for Q, K in itertools.product((25, 29, 57, 61, 113), (3, 220)):
+        x, w, bias = alike(shape(C=64, K=K, R=1, S=3, P=1, Q=Q), dtype)
+        y = winograd(x, w, bias, workers=1)
+        for workers in (2, 3, 7, 16):
+            out = np.full(y.shape, np.nan, dtype)
+            assert same_bits(winograd(x, w, bias, workers=workers, out=out), y), (Q, K, workers)
 
 
 def test_images_without_pixels(dtype):
@@ -176,7 +186,7 @@ def test_large_pixels_that_small_weights_meet(padding, dtype):
     """At each corner and edge, where the sums' bound doesn't know of them: computed directly."""
     for P, Q, R, S, C, stride in (
         *((8, 8, 3, 3, 40, 1), (9, 9, 3, 3, 40, 1), (10, 10, 5, 5, 17, 1), (11, 11, 5, 5, 17, 1), (7, 7, 7, 7, 10, 1)),
-        *((8, 8, 7, 7, 10, 2), (3, 8, 1, 3, 16, 1), (3, 9, 1, 3, 16, 1), (3, 11, 1, 9, 6, 1)),
+        *((8, 8, 7, 7, 10, 2), (3, 8, 1, 3, 48, 1), (3, 9, 1, 3, 48, 1), (3, 11, 1, 9, 16, 1)),
     ):
         H, W = (P - 1) * stride + R, (Q - 1) * stride + S
         for i, j in itertools.product({0, 1, R - 1, H - R, H - 2, H - 1}, {0, 1, S - 1, W - S, W - 2, W - 1}):
@@ -192,10 +202,30 @@ def test_large_pixels_that_small_weights_meet(padding, dtype):
                 check(winograd(x, w, **options), *oracle.correlate(x, w, **options), P, R, i, j, options)
 
 
+@pytest.mark.parametrize(("C", "R", "S"), [(48, 1, 3), (16, 1, 9), (29, 1, 5), (16, 3, 3), (6, 5, 5)])
+def test_large_pixels_that_smaller_weights_meet(C, R, S, dtype):
+    """A bit more than a quarter of those that their tile cancels, so that no image is looked at; all channels alike."""
+    P, Q = R + 4, S + 6
+    for seed in range(20):
+        rng = RNG(seed)
+        j = rng.choice([0, 1, S - 1, Q - 1, Q + S - 3, Q + S - 2])
+        met = [s for s in range(S) if 0 <= j - s < Q]
+        w = rng.uniform(1, 1.3, (4, 1, R, S)) * rng.choice([-1, 1], (4, 1, R, S))
+        w *= 1.3 / abs(w).max(0, keepdims=True)
+        w[..., met] *= 0.2501
+        x = 1e-3 * rng.standard_normal((1, C, P + R - 1, Q + S - 1))
+        x[..., j] = 1 + rng.random((1, 1, P + R - 1))
+        x, w = x.astype(dtype), np.repeat(w, C, 1).astype(dtype)
+        check(winograd(x, w), *oracle.correlate(x, w), seed, j)
+
+
 @pytest.mark.parametrize("value", [np.nan, 1e30])
 def test_columns_and_rows_that_no_output_sees(value, dtype):
     """With a stride, and where tiles or patches end behind the image, they aren't there."""
-    for case in (shape(C=3, K=5, R=7, S=7, P=9, Q=34, stride=2), shape(C=16, K=5, R=3, S=3, P=9, Q=34)):
+    for case in (
+        *(shape(C=3, K=5, R=7, S=7, P=9, Q=34, stride=2), shape(C=16, K=5, R=3, S=3, P=9, Q=34)),
+        *(shape(C=17, K=5, R=1, S=9, P=9, Q=34, stride=2), shape(C=48, K=5, R=1, S=3, P=9, Q=34)),
+    ):
         x, w, bias = alike(case, dtype)
         y = winograd(x, w, bias, stride=case.stride)
         larger = np.full((1, case.C, case.H + 5, case.W + 5), value, dtype)
@@ -319,7 +349,7 @@ def test_what_it_cannot_compute():
     """Named, before anything is written."""
     for C, R, S, options in (
         (15, 3, 3, {}), (5, 5, 5, {}), (16, 3, 3, {"stride": 2}), (144, 1, 1, {}), (40, 3, 3, {"stride": 3}),
-        (16, 3, 3, {"dilation": (1, 2)}), (16, 3, 3, {"dtype": "int32"}), (16, 11, 3, {}), (15, 1, 3, {}),
+        (16, 3, 3, {"dilation": (1, 2)}), (16, 3, 3, {"dtype": "int32"}), (16, 11, 3, {}), (47, 1, 3, {}),
         (99, 1, 2, {}), (63, 3, 1, {}),
     ):  # fmt: skip
         dtype = options.pop("dtype", "float32")

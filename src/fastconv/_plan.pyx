@@ -57,8 +57,8 @@ LIMITS = (
     "it takes filters of 1 x 1, with channels first, and a vector of pixels at least",
     "it takes several groups, and no rows of x that are too long to stage",
     "it takes images of a few outputs",
-    "it takes floats, filters of 144 terms or more, or 48 in one row, that patches of 3 x 3, or of 3, fill well, and"
-    " that are no larger than 64 x 64 or the outputs, strides of 1 and 2, and no dilation",
+    "it takes floats, filters of 144 terms or more that patches of 3 x 3, or of 3 in one row, fill well, and that"
+    " are no larger than 64 x 64 or the outputs, strides of 1 and 2, and no dilation",
     "it takes floats, channels first where there are several, and filters of 16 values or more that are each, in each"
     " channel, a column times a row, which is looked for where it could gain",
 )
@@ -712,8 +712,9 @@ cdef int execute_all(const Recipe* recipe, const Image* x, char* y, object worke
         call.workspace_bytes = (<Spectra> recipe.spectra).own_bytes(shape)
         function = run_transforms
     else:
-        # Of one column it doesn't matter where the next would be, of a row it does.
-        if is_sequence(shape) and x.h == shape.W * x.w and (shape.gathered or x.w == shape.item):
+        # Of one column it doesn't matter where the next would be, of a row it does. And the one column of a result may
+        # be of the padding.
+        if is_sequence(shape) and x.rows == NULL and x.h == shape.W * x.w and (shape.gathered or x.w == shape.item):
             row = one_row(shape)
             shape = &row
         tasks = recipe.kernel.tasks(shape, threads)

@@ -83,7 +83,7 @@ cdef void set_cost(const KernelTable* table, const Shape* shape, Cut* cut) noexc
     cdef double weights = 3.0 * cut.vectors * shape.K * shape.C * shape.R       # vectors
     cdef double product = table.products.cycles * 1.4
     cdef double products
-    if band_rows(shape, cut) < ROWS:
+    if band_rows(shape, cut) < table.products.rows:
         product = max(product, <double> WAIT)
     products = weights * shape.P * product
     if weights * table.products.vector > CACHED_BYTES:

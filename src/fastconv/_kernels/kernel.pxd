@@ -103,6 +103,7 @@ cdef struct Product:
 
 cdef struct Products:
     dim vector              # bytes of a vector
+    dim rows                # of a tile; fewer are taken one by one
     double cycles           # of a multiply-add of vectors
     void (*gather_row)(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim first, dim count,
                        char* to) noexcept nogil
@@ -182,9 +183,9 @@ cdef inline dim pixel_step(const Shape* shape) noexcept nogil:
 
 
 cdef inline bint is_sequence(const Shape* shape) noexcept nogil:
-    """Whether rows are one row to filters of 1 x 1, if they follow each other in x."""
+    """Whether rows are one row to filters of 1 x 1, if they follow each other in x and it isn't padded."""
     return (shape.R == 1 == shape.S and shape.p_step == 1 == shape.q_step
-            and shape.P == shape.H > 1 and shape.Q == shape.W)      # no padding
+            and shape.P == shape.H > 1 and shape.Q == shape.W)
 
 
 cdef inline Shape one_row(const Shape* shape) noexcept nogil:

@@ -29,6 +29,7 @@ table.scale_image = scale_image
 table.scale_weights = scale_weights
 table.unscale_result = unscale_result
 table.products.vector = VECTOR_BYTES
+table.products.rows = PRODUCT_MP
 table.products.cycles = 1.0 / ISSUE
 table.products.gather_row = gather_row
 table.products.measure_row = measure_row

@@ -45,14 +45,13 @@ cdef enum:
     MOST_SIDE = 64                  # of a filter
     MOST_STEP = 2                   # of a stride
     LEAST_TERMS = 144               # of the direct sum; with fewer, the transforms' rounding could pass the error bound
-    LEAST_ROW_TERMS = 48            # where they are along rows only
     ROUNDED = 32                    # as many terms of a direct sum, about, as the transforms round like
-    ROW_ROUNDED = 8
+    ROW_ROUNDED = 8                 # where they are along rows only
     UNSEEN = 4                      # times that the largest weight may be larger than those that a corner meets
     MEASURED = 1024                 # values of a filter that are measured at a time
     DISTURBANCE = 5                 # mean sums of magnitudes that a large edge may weigh
-    BLOCK_POINTS = 28 * 36          # of the most tiles of a block,
-    LEAST_TILES = 2 * MR            # and the fewest, if there are as many
+    BLOCK_POINTS = 28 * 36          # points of all tiles of a block, at most,
+    LEAST_TILES = 2 * MR            # and its tiles at least, if there are as many
     WINOGRAD_BYTES = 384 * 1024     # of a block's V, about
     LATE_V_BYTES = 4 << 20          # most that an image's V has for weights to be packed late,
     LATE_PANEL_BYTES = 5 << 19      # and a panel's transformed weights
@@ -322,7 +321,10 @@ cdef struct Source:
 
 cdef inline void find_source(const Shape* shape, const WinogradBlock* b, dim row, const Term* term,
                              Source* source) noexcept nogil:
-    """In place: a copy of what was just written in parts would wait for it. And what is read soon is asked for."""
+    """Where a term's rows under a row of tiles stand; asks for what is read first.
+
+    Returned, the struct would be copied, and the copy waits until all of its parts are written.
+    """
     cdef dim h, k
     source.c = term.c
     source.row = (b.row + row) * b.tile * shape.p_step + term.r
@@ -1065,9 +1067,7 @@ cdef bint winograd_packs_late(const Shape* shape) noexcept nogil:
 
 cdef inline dim least_terms(const Shape* shape) noexcept nogil:
     """Of the direct sum, for the error bound, and to gain."""
-    if points_down(shape) == 1:
-        return max(<dim> LEAST_ROW_TERMS, 2 * (count_terms(shape) + ROW_ROUNDED))
-    return max(<dim> LEAST_TERMS, 2 * (count_terms(shape) + ROUNDED))
+    return max(<dim> LEAST_TERMS, 2 * (count_terms(shape) + (ROW_ROUNDED if points_down(shape) == 1 else ROUNDED)))
 
 
 cdef double winograd_cost(const Shape* shape) noexcept nogil:
@@ -1101,6 +1101,9 @@ cdef double winograd_cost(const Shape* shape) noexcept nogil:
 
 
 cdef double winograd_pack_cost(const Shape* shape) noexcept nogil:
-    """A 6 x 6 transform of each filter's term, and a direct sum's weights too. The same for any number of images."""
+    """A transform of each filter's term, and a direct sum's weights too. The same for any number of images."""
     cdef bint cached = packs_panels(shape) or shape.G * winograd_group_bytes(shape) <= CACHED_BYTES
-    return (40.0 if cached else 150.0) * shape.G * shape.K * count_terms(shape) + direct_pack_cost(shape)
+    cdef double transform = 40 if cached else 150
+    if points_down(shape) == 1:
+        transform = 12 if cached else 35
+    return transform * shape.G * shape.K * count_terms(shape) + direct_pack_cost(shape)
