@@ -54,6 +54,10 @@ for dtype in ("float32", "float64"):
     ):
         for method in methods(case, dtype):
             check(*integers(case, dtype), method=method)
+    for step, S, Q in itertools.product((3, 4, 5, 8, 9, 16, 17), (1, 3, 4, 9, 17), (1, 2, 7, 8, 9, 15, 16, 17, 33)):
+        x, w, bias = integers(shape(C=2, K=3, R=1, S=S, P=2, Q=(Q - 1) * step + 1 + Q % step), dtype)
+        for method, padding in itertools.product(("direct-pixels", "direct-filters"), (0, 1)):
+            check(x, w, bias, method=method, stride=(1, step), padding=(0, padding))
 print("within bounds")
 """
 

@@ -78,6 +78,15 @@ def test_steps(stride, dilation, dtype):
         check(x, w, bias, mode=mode, stride=stride, dilation=dilation)
 
 
+@pytest.mark.parametrize("step", [3, 4, 5, 7, 8, 9, 16, 17, 33])
+def test_long_steps_along_rows(step, dtype):
+    """Rows are split into as many phases as a filter sees of them, in turn, by squares of vectors or value by value."""
+    for S, Q in itertools.product(sorted({2, 3, step - 1, step, step + 2}), (1, 2, 7, 9, 16, 17, 35)):
+        x, w, bias = arrays(C=2, H=4, W=(Q - 1) * step + S + Q % step, K=3, R=2, S=S, dtype=dtype)
+        check(x, w, bias, stride=(1, step))
+        check(x, w, bias, stride=(2, step), padding=((0, 1), (1, Q % 3)))
+
+
 @pytest.mark.parametrize(
     ("groups", "C", "K"),
     [(2, 3, 5), (3, 1, 1), (7, 1, 1), (5, 1, 4), (2, 17, 33), (4, 2, 1), (1, 1, 1), (3, 4, 65)],

@@ -17,6 +17,7 @@ FILTERS = (
     *((48, 1, 3, 1), (16, 1, 9, 1), (17, 1, 9, 2), (29, 1, 5, 1)),
 )
 RNG = np.random.default_rng
+SEEDS = (588, 2392, 2711, *range(15))
 
 
 def alike(shape, dtype, seed=0):
@@ -202,21 +203,73 @@ def test_large_pixels_that_small_weights_meet(padding, dtype):
                 check(winograd(x, w, **options), *oracle.correlate(x, w, **options), P, R, i, j, options)
 
 
-@pytest.mark.parametrize(("C", "R", "S"), [(48, 1, 3), (16, 1, 9), (29, 1, 5), (16, 3, 3), (6, 5, 5)])
-def test_large_pixels_that_smaller_weights_meet(C, R, S, dtype):
-    """A bit more than a quarter of those that their tile cancels, so that no image is looked at; all channels alike."""
-    P, Q = R + 4, S + 6
-    for seed in range(20):
-        rng = RNG(seed)
-        j = rng.choice([0, 1, S - 1, Q - 1, Q + S - 3, Q + S - 2])
-        met = [s for s in range(S) if 0 <= j - s < Q]
-        w = rng.uniform(1, 1.3, (4, 1, R, S)) * rng.choice([-1, 1], (4, 1, R, S))
-        w *= 1.3 / abs(w).max(0, keepdims=True)
-        w[..., met] *= 0.2501
-        x = 1e-3 * rng.standard_normal((1, C, P + R - 1, Q + S - 1))
-        x[..., j] = 1 + rng.random((1, 1, P + R - 1))
-        x, w = x.astype(dtype), np.repeat(w, C, 1).astype(dtype)
-        check(winograd(x, w), *oracle.correlate(x, w), seed, j)
+FEW_TERMS = ((16, 3, 3), (6, 5, 5), (3, 7, 7), (40, 3, 3), (48, 1, 3), (144, 1, 3), (16, 1, 9), (29, 1, 5))
+
+
+def smaller_weights(C, R, S, share, seed):
+    """x with large pixels in a corner or along an edge, and w of which these meet the smaller part; channels alike."""
+    rng = RNG(seed)
+    P, Q = R + rng.integers(6), S + rng.integers(7)
+    H, W = P + R - 1, Q + S - 1
+    i = rng.choice([0, 1, R - 1, P - 1, H - 2, H - 1]) if R > 1 and seed % 2 else slice(None)
+    j = rng.choice([0, 1, S - 1, Q - 1, W - 2, W - 1])
+    w = rng.uniform(1, rng.choice([1.01, 1.3]), (4, 1, R, S)) * rng.choice([-1, 1], (4, 1, R, S))
+    w *= 1.3 / abs(w).max(0, keepdims=True)
+    met = [r for r in range(R) if i == slice(None) or 0 <= i - r < P], [s for s in range(S) if 0 <= j - s < Q]
+    w[np.ix_(range(4), [0], *met)] *= share
+    x = rng.uniform(0.5, 1, (1, 1, H, W))
+    if share > 0.5 or seed % 3 == 0:
+        x *= 10.0 ** rng.uniform(-3, 0)
+        x[..., i, j] = 1 + rng.random(x[..., i, j].shape)
+    else:
+        x[..., i, j] = rng.uniform(1, 4) * x.mean() * abs(w).sum((1, 2, 3)).mean() / abs(w).max()
+    return np.repeat(x, C, 1), np.repeat(w, C, 1)
+
+
+@pytest.mark.parametrize(("C", "R", "S"), FEW_TERMS)
+@pytest.mark.parametrize("share", [0.5001, 0.2501, 1e-4])
+def test_large_pixels_that_smaller_weights_meet(C, R, S, share, dtype):
+    """Of images that aren't looked at, as what they meet is large enough, and of others, which just pass."""
+    for seed in SEEDS:
+        x, w = (values.astype(dtype) for values in smaller_weights(C, R, S, share, seed))
+        check(winograd(x, w), *oracle.correlate(x, w), seed)
+
+
+@pytest.mark.parametrize(("C", "R", "S"), FEW_TERMS)
+def test_single_pixels_and_channels_that_are_alike(C, R, S, dtype):
+    """All roundings of a chain have the same sign then, wherever its points are largest."""
+    rng = RNG(0)
+    x, w = np.zeros((16, 1, R + 9, S + 9)), rng.uniform(0.7, 1, (64, 1, R, S)) * rng.choice([-1, 1], (64, 1, R, S))
+    for _ in range(2):
+        x[range(16), 0, rng.integers(R - 1, 10, 16), rng.integers(S - 1, 10, 16)] = rng.uniform(1, 2, 16)
+    x, w = np.repeat(x, C, 1).astype(dtype), np.repeat(w, C, 1).astype(dtype)
+    y = winograd(x, w)
+    exact, bound = oracle.correlate(x, w)
+    for n, k in itertools.product(range(16), range(64)):
+        check(y[n, k], exact[n, k], bound[n, k], n, k)
+
+
+def test_which_images_are_trusted():
+    """Where weights that a corner meets are small: by what is in it, in a batch as alone, however it lies in memory."""
+    case = shape(N=7, C=20, K=5, R=3, S=3, P=9, Q=13)
+    x, w, bias = alike(case, np.float32)
+    w[:, 3:6, :2, :2] *= 0.1
+    large = (0, 3, 4), (1, 4, 5), (3, 19, 1), (5, 3, 1), (5, 4, 1), (6, 3, 0)     # images, channels, rows and columns
+    trusted = [True, True, False, True, True, False, False]
+    for n, c, i in large:
+        x[n, c, i, i] = 400
+    x[2, 3, 1, 1] = -400
+    y = winograd(x, w, bias)
+    direct = fastconv.correlate(x, w, bias=bias, method="direct-filters")
+    assert [not same_bits(a, b) for a, b in zip(y, direct, strict=True)] == trusted
+    plan = fastconv.Plan(w, x.shape, bias=bias, method="winograd")
+    reversed_ = np.ascontiguousarray(x[:, ::-1, ::-1, ::-1])[:, ::-1, ::-1, ::-1]
+    channels_last = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+    for same in (x, reversed_, channels_last, x[:, :, :, :].astype(">f4")):
+        assert same_bits(plan(same), y)
+        for n in range(7):
+            assert same_bits(plan(same[n : n + 1])[0], y[n])
+    check(y, *oracle.correlate(x, w, bias))
 
 
 @pytest.mark.parametrize("value", [np.nan, 1e30])

@@ -676,22 +676,37 @@ cdef int pack_again(Recipe* own, const Recipe* recipe, bint biased, Small* small
 cdef int execute_trusted(const Recipe* recipe, const Image* x, char* y, object workers) except -1:
     """Compute y, of images that the kernel isn't trusted with directly."""
     cdef const Shape* shape = &recipe.problem.shape
-    cdef Recipe one
+    cdef Recipe some = recipe[0]
     cdef Image image
-    cdef dim n
-    cdef bint trusted
+    cdef dim n = 0
+    cdef bint trusted, following
     if recipe.spectra != NULL or recipe.kernel.trusted == NULL or recipe.kernel.trusted(shape, recipe.packed, NULL):
         return execute_all(recipe, x, y, workers)
-    for n in range(shape.N):
-        one = one_image(recipe)
+    following = is_trusted(recipe, x, 0)
+    while n < shape.N:
+        trusted = following
+        some.problem.shape.N = 1
+        while n + some.problem.shape.N < shape.N:
+            following = is_trusted(recipe, x, n + some.problem.shape.N)
+            if following != trusted:
+                break
+            some.problem.shape.N += 1
+        some.kernel = recipe.kernel if trusted else recipe.direct
+        some.cycles = recipe.cycles if trusted else some.kernel.cost(shape)
         image = image_at(x, n)
-        with nogil:     # all of the image is looked at
-            trusted = recipe.kernel.trusted(shape, recipe.packed, &image)
-        if not trusted:
-            one.kernel = recipe.direct
-            one.cycles = one.kernel.cost(shape)
-        execute_all(&one, &image, y + n * result_bytes(shape), workers)
+        execute_all(&some, &image, y + n * result_bytes(shape), workers)
+        n += some.problem.shape.N
     return 0
+
+
+cdef bint is_trusted(const Recipe* recipe, const Image* x, dim n) except -1:
+    """Whether the kernel is, with one of x's images."""
+    cdef Image image = image_at(x, n)
+    cdef bint trusted
+    with nogil:     # it may be looked at as a whole
+        trusted = recipe.kernel.trusted(&recipe.problem.shape, recipe.packed, &image)
+    PyErr_CheckSignals()
+    return trusted
 
 
 cdef int execute_all(const Recipe* recipe, const Image* x, char* y, object workers) except -1:

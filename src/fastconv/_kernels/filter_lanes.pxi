@@ -58,6 +58,7 @@ cdef struct FilterSweep:
     dim row_step                # pixels from one row of a tile to the next, in sums
     const char* ahead           # what the next tiles will want is asked for, a line a term: from here on, in steps
     dim ahead_step
+    dim half                    # of winograd.pxi: terms in the first of two chains
     # Of matrix.pxi:
     dim term                    # bytes from one term to the next, instead of off
     const dim* lines            # what is asked for, at distances from `ahead`, and from the results; NULL: nothing
@@ -80,11 +81,12 @@ cdef inline int reading_rows(int rows, int nv) noexcept nogil:
 
 
 cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um, int m,
-                             int nv, dim step, bint product, bint copies) noexcept nogil:
+                             int nv, dim step, bint product, bint copies, bint halves) noexcept nogil:
     """t[u][i][v] = init[u][i][v] + the sum over g.terms terms of the reduction.
 
     Pixels of a row are `step` bytes apart in x. `product` is a tile of matrix.pxi, where each i begins with a value for
-    all lanes, and `copies` one whose vectors aren't staged yet.
+    all lanes, and `copies` one whose vectors aren't staged yet. With `halves` the sum is of two chains, and so rounds
+    half as much at worst: each begins at init, and there are two terms at least.
     """
     cdef vec acc[MR * NV]
     cdef vec b[NV]
@@ -99,95 +101,105 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
     # Vectors in x straddle lines, and take the reads of two.
     cdef int reading = 0 if copies else reading_rows(um * m, nv)
     cdef int u, i, v
-    for u in range(um):
-        for i in range(m):
-            for v in range(nv):
-                if product:
-                    acc[i * nv + v] = broadcast(<const char*> init + i * item, init)
-                else:
-                    acc[(u * m + i) * nv + v] = init[(u * g.row_step + i) * g.init_step + v]
-    # There is a term at least. Were that left open, the compiler would take the sums through memory.
+    cdef vec* sums
+    cdef dim terms = g.terms
+    cdef dim end = g.half if halves else terms
     r = 0
     while True:
-        if product:
-            a = x
-            x += g.term
-            for i in range(item // 4):      # weights come a line a term, of 64 bits almost two
-                prefetch(x + SCALARS_AHEAD + i * LINE)
-            if lines != NULL:
-                prefetch_to_second_level(ahead + lines[r])
-                prefetch_to_write(<const char*> t + t_lines[r])
-        else:
-            a = in_register(x + g.off[r])
-            prefetch(ahead)
-            ahead += g.ahead_step
-        for v in range(nv):
-            b[v] = w[v]
+        for u in range(um):
+            for i in range(m):
+                for v in range(nv):
+                    if product:
+                        acc[i * nv + v] = broadcast(<const char*> init + i * item, init)
+                    else:
+                        acc[(u * m + i) * nv + v] = init[(u * g.row_step + i) * g.init_step + v]
+        # There is a term at least. Were that left open, the compiler would take the sums through memory.
+        while True:
+            if product:
+                a = x
+                x += g.term
+                for i in range(item // 4):      # weights come a line a term, of 64 bits almost two
+                    prefetch(x + SCALARS_AHEAD + i * LINE)
+                if lines != NULL:
+                    prefetch_to_second_level(ahead + lines[r])
+                    prefetch_to_write(<const char*> t + t_lines[r])
+            else:
+                a = in_register(x + g.off[r])
+                prefetch(ahead)
+                ahead += g.ahead_step
+            for v in range(nv):
+                b[v] = w[v]
+                if copies:
+                    (<vec*> stage)[v] = b[v]
+                    if near != 0:
+                        prefetch(<const char*> (w + v + 1) - 1 + near)
+            for i in range(reading, um * m):
+                for v in range(nv):
+                    acc[i * nv + v] = fma(acc[i * nv + v], b[v], a + i // m * g.row + i % m * step)
+            for v in range(nv):
+                a = in_register(a)
+                for i in range(reading):
+                    acc[i * nv + v] = fma(acc[i * nv + v], b[v], a + i // m * g.row + i % m * step)
             if copies:
-                (<vec*> stage)[v] = b[v]
-                if near != 0:
-                    prefetch(<const char*> (w + v + 1) - 1 + near)
-        for i in range(reading, um * m):
-            for v in range(nv):
-                acc[i * nv + v] = fma(acc[i * nv + v], b[v], a + i // m * g.row + i % m * step)
-        for v in range(nv):
-            a = in_register(a)
-            for i in range(reading):
-                acc[i * nv + v] = fma(acc[i * nv + v], b[v], a + i // m * g.row + i % m * step)
-        if copies:
-            w = <const vec*> (<const char*> w + g.channel)
-            stage += nv * sizeof(vec)
-        else:
-            w += nv
-        r += 1
-        if r >= g.terms: break
-    for u in range(um):
-        for i in range(m):
-            for v in range(nv):
-                (<vec*> (<char*> t + (u * g.row_step + i) * g.t_step))[v] = acc[(u * m + i) * nv + v]
+                w = <const vec*> (<const char*> w + g.channel)
+                stage += nv * sizeof(vec)
+            else:
+                w += nv
+            r += 1
+            if r >= end: break
+        for u in range(um):
+            for i in range(m):
+                sums = <vec*> (<char*> t + (u * g.row_step + i) * g.t_step)
+                for v in range(nv):
+                    if halves and end == terms:
+                        sums[v] = sums[v] + acc[(u * m + i) * nv + v]
+                    else:
+                        sums[v] = acc[(u * m + i) * nv + v]
+        if not halves or end == terms: break
+        end = terms
 
 
 # The variants are one loop nest: um, m and nv become constants of a copy that the compiler unrolls.
 
 cdef inline void filter_tile_nv(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um,
-                                int m, int nv, dim step, bint product, bint copies) noexcept nogil:
+                                int m, int nv, dim step, bint product, bint copies, bint halves) noexcept nogil:
     if um == 1:
-        if m == MR: filter_tile(g, x, w, init, t, 1, MR, nv, step, product, copies)
-        elif m == 1: filter_tile(g, x, w, init, t, 1, 1, nv, step, product, copies)
-        elif m == 2: filter_tile(g, x, w, init, t, 1, 2, nv, step, product, copies)
-        elif m == 3: filter_tile(g, x, w, init, t, 1, 3, nv, step, product, copies)
-        elif m == 4: filter_tile(g, x, w, init, t, 1, 4, nv, step, product, copies)
-        elif m == 5: filter_tile(g, x, w, init, t, 1, 5, nv, step, product, copies)
+        if m == MR: filter_tile(g, x, w, init, t, 1, MR, nv, step, product, copies, halves)
+        elif m == 1: filter_tile(g, x, w, init, t, 1, 1, nv, step, product, copies, halves)
+        elif m == 2: filter_tile(g, x, w, init, t, 1, 2, nv, step, product, copies, halves)
+        elif m == 3: filter_tile(g, x, w, init, t, 1, 3, nv, step, product, copies, halves)
+        elif m == 4: filter_tile(g, x, w, init, t, 1, 4, nv, step, product, copies, halves)
+        elif m == 5: filter_tile(g, x, w, init, t, 1, 5, nv, step, product, copies, halves)
         elif MR > 6:
-            if m == 6: filter_tile(g, x, w, init, t, 1, 6, nv, step, product, copies)
-            elif m == 7: filter_tile(g, x, w, init, t, 1, 7, nv, step, product, copies)
-            elif m == 8: filter_tile(g, x, w, init, t, 1, 8, nv, step, product, copies)
-            elif m == 9: filter_tile(g, x, w, init, t, 1, 9, nv, step, product, copies)
-            elif m == 10: filter_tile(g, x, w, init, t, 1, 10, nv, step, product, copies)
-            elif m == 11: filter_tile(g, x, w, init, t, 1, 11, nv, step, product, copies)
-            elif m == 12: filter_tile(g, x, w, init, t, 1, 12, nv, step, product, copies)
-            else: filter_tile(g, x, w, init, t, 1, 13, nv, step, product, copies)
+            if m == 6: filter_tile(g, x, w, init, t, 1, 6, nv, step, product, copies, halves)
+            elif m == 7: filter_tile(g, x, w, init, t, 1, 7, nv, step, product, copies, halves)
+            elif m == 8: filter_tile(g, x, w, init, t, 1, 8, nv, step, product, copies, halves)
+            elif m == 9: filter_tile(g, x, w, init, t, 1, 9, nv, step, product, copies, halves)
+            elif m == 10: filter_tile(g, x, w, init, t, 1, 10, nv, step, product, copies, halves)
+            elif m == 11: filter_tile(g, x, w, init, t, 1, 11, nv, step, product, copies, halves)
+            elif m == 12: filter_tile(g, x, w, init, t, 1, 12, nv, step, product, copies, halves)
+            else: filter_tile(g, x, w, init, t, 1, 13, nv, step, product, copies, halves)
     elif um == 2:
-        if m == MR // 2: filter_tile(g, x, w, init, t, 2, MR // 2, nv, step, product, copies)
-        elif m == 1: filter_tile(g, x, w, init, t, 2, 1, nv, step, product, copies)
-        elif m == 2: filter_tile(g, x, w, init, t, 2, 2, nv, step, product, copies)
+        if m == MR // 2: filter_tile(g, x, w, init, t, 2, MR // 2, nv, step, product, copies, halves)
+        elif m == 1: filter_tile(g, x, w, init, t, 2, 1, nv, step, product, copies, halves)
+        elif m == 2: filter_tile(g, x, w, init, t, 2, 2, nv, step, product, copies, halves)
         elif MR > 6:
-            if m == 3: filter_tile(g, x, w, init, t, 2, 3, nv, step, product, copies)
-            elif m == 4: filter_tile(g, x, w, init, t, 2, 4, nv, step, product, copies)
-            elif m == 5: filter_tile(g, x, w, init, t, 2, 5, nv, step, product, copies)
-            else: filter_tile(g, x, w, init, t, 2, 6, nv, step, product, copies)
-    elif m == 1: filter_tile(g, x, w, init, t, 3, 1, nv, step, product, copies)
-    elif m == 2: filter_tile(g, x, w, init, t, 3, 2, nv, step, product, copies)
+            if m == 3: filter_tile(g, x, w, init, t, 2, 3, nv, step, product, copies, halves)
+            elif m == 4: filter_tile(g, x, w, init, t, 2, 4, nv, step, product, copies, halves)
+            elif m == 5: filter_tile(g, x, w, init, t, 2, 5, nv, step, product, copies, halves)
+            else: filter_tile(g, x, w, init, t, 2, 6, nv, step, product, copies, halves)
+    elif m == 1: filter_tile(g, x, w, init, t, 3, 1, nv, step, product, copies, halves)
+    elif m == 2: filter_tile(g, x, w, init, t, 3, 2, nv, step, product, copies, halves)
     elif MR > 6:
-        if m == 3: filter_tile(g, x, w, init, t, 3, 3, nv, step, product, copies)
-        else: filter_tile(g, x, w, init, t, 3, 4, nv, step, product, copies)
+        if m == 3: filter_tile(g, x, w, init, t, 3, 3, nv, step, product, copies, halves)
+        else: filter_tile(g, x, w, init, t, 3, 4, nv, step, product, copies, halves)
 
 
 # Not inlined: among the loops around them, the compiler would keep the sums in memory.
 cdef void filter_tile_any(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um, int m,
                           int nv) noexcept nogil:
-    if nv == NV: filter_tile_nv(g, x, w, init, t, um, m, NV, itemsize(t), False, False)
-    else: filter_tile_nv(g, x, w, init, t, um, m, 1, itemsize(t), False, False)
+    if nv == NV: filter_tile_nv(g, x, w, init, t, um, m, NV, itemsize(t), False, False, False)
+    else: filter_tile_nv(g, x, w, init, t, um, m, 1, itemsize(t), False, False, False)
 
 
 cdef inline void store_vectors(const char* sums, dim pitch, dim pixels, dim lanes_used, char* y, dim y_pixel,
@@ -768,7 +780,7 @@ cdef inline double gathered_row_cost(const Shape* shape, const FilterGrid* g) no
     if shape.q_step == 1 or g.by_term:
         return 20 + 2 * vectors
     return 20 + (4 * vectors if masked_bytes(shape) > 0 else
-                 1.5 * phases_across(shape) * phase_columns(shape, shape.Q))
+                 split_cost(shape) * phases_across(shape) * phase_columns(shape, shape.Q))
 
 
 cdef double filter_cost(const Shape* whole) noexcept nogil:

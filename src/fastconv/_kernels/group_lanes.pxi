@@ -386,5 +386,5 @@ cdef double group_cost(const Shape* shape) noexcept nogil:
     term = max(max(m * km / ISSUE, (m + km) / 2), <double> LATENCY)
     seen = <double> shape.C * reach_h(shape, shape.P)
     return vectors_of(shape, shape.G) * (
-        250 + seen * (shape.W * 8.0 + 20) + tiles * (1.2 * terms * term + 50)
-        + <double> shape.P * shape.Q * shape.K * 10)
+        250 + seen * (shape.W * 6.5 + 20) + tiles * (1.2 * terms * term + 50)
+        + <double> shape.P * shape.Q * shape.K * 8)

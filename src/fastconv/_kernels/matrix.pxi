@@ -118,10 +118,10 @@ cdef inline void lines_ahead(const Shape* shape, const MatrixStage* s, dim filte
 cdef void matrix_tile(const FilterSweep* g, const char* w, const vec* x, const vec* init, vec* t, int m, int nv,
                       bint copies) noexcept nogil:
     if copies:
-        if nv == NV: filter_tile_nv(g, w, x, init, t, 1, m, NV, itemsize(t), True, True)
-        else: filter_tile_nv(g, w, x, init, t, 1, m, 1, itemsize(t), True, True)
-    elif nv == NV: filter_tile_nv(g, w, x, init, t, 1, m, NV, itemsize(t), True, False)
-    else: filter_tile_nv(g, w, x, init, t, 1, m, 1, itemsize(t), True, False)
+        if nv == NV: filter_tile_nv(g, w, x, init, t, 1, m, NV, itemsize(t), True, True, False)
+        else: filter_tile_nv(g, w, x, init, t, 1, m, 1, itemsize(t), True, True, False)
+    elif nv == NV: filter_tile_nv(g, w, x, init, t, 1, m, NV, itemsize(t), True, False, False)
+    else: filter_tile_nv(g, w, x, init, t, 1, m, 1, itemsize(t), True, False, False)
 
 
 cdef inline void matrix_block(const Shape* shape, const MatrixGrid* g, const char* packed, const Image* x, char* y,

@@ -25,6 +25,7 @@ cdef enum:
     NARROWEST_STRIP = 256
     LEAST_COLUMNS = 64          # of a strip that is narrower for its stage
     CACHE_BYTES = 32 * 1024     # of the first level
+    FRESH = 12                  # bytes that one from farther away delivers in a cycle
 
 cdef struct PixelTile:
     dim C, R, S
@@ -498,7 +499,8 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
         width = reach_w(shape, shape.Q)
         staging = 20 + 2 * ceil_div(width, lanes)
         if shape.q_step > 1:
-            staging = 40 + (6.0 * ceil_div(width, lanes) if shape.q_step == 2 and width >= 2 * lanes else 3.0 * width)
+            staging = 40 + (6.0 * ceil_div(width, lanes) if shape.q_step == 2 and width >= 2 * lanes else
+                            2 * split_cost(shape) * width)
         staging *= <double> shape.C * reach_h(shape, shape.P)
     rows = filters / pixel_panels(shape) * pixel_rows(shape)
     vectors = shape.P * ceil_div(shape.Q, lanes)
@@ -514,4 +516,7 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
     # Each panel reads x again; where rows don't stay in the first-level cache, from the second.
     if filters > PIXEL_MR and <double> shape.C * reach_h(shape, PIXEL_MR) * shape.W * shape.item > CACHE_BYTES:
         term += nv * 3 / (<double> shape.R * shape.S)
+    # Of several groups, each meets its part of x and y the first time.
+    if shape.G > 1:
+        staging += (<double> shape.C * shape.H * shape.W + filters * shape.P * shape.Q) * shape.item / FRESH
     return shape.G * (100 + staging + vectors * filters / (rows * nv) * (terms * term + 50))

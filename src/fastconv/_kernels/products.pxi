@@ -131,27 +131,21 @@ cdef void products(const Product* g, const char* x, const char* w, char* y) noex
 cdef inline void measure(const real* row, dim count, dim first, dim last, double* squares, double* core) noexcept nogil:
     """The sum of a row's squares, Inf where it underflows, and that of magnitudes in columns first .. last-1."""
     cdef double total[8]
-    cdef double inside[8]
     cdef dim i = 0
     cdef int j
     for j in range(8):
-        total[j] = inside[j] = 0
+        total[j] = 0
     for i in range(0, count - 7, 8):
         for j in range(8):
             total[j] += <double> row[i + j] * row[i + j]
     for i in range(count - count % 8, count):
         total[0] += <double> row[i] * row[i]
-    for i in range(first, last - 7, 8):
-        for j in range(8):
-            inside[j] += fabs(row[i + j])
-    for i in range(max(first, last - (last - first) % 8), last):
-        inside[0] += fabs(row[i])
     squares[0] = ((total[0] + total[1]) + (total[2] + total[3])) + ((total[4] + total[5]) + (total[6] + total[7]))
     if squares[0] < 1e-290:     # perhaps of numbers whose squares are too small
         for i in range(count):
             if row[i] != 0:
                 squares[0] = INFINITY
-    core[0] = ((inside[0] + inside[1]) + (inside[2] + inside[3])) + ((inside[4] + inside[5]) + (inside[6] + inside[7]))
+    core[0] = sum_magnitudes(row + first, max(<dim> 0, last - first), 1)
 
 
 cdef void measure_row(dim item, const char* row, dim count, dim first, dim last, double* squares,

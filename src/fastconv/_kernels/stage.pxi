@@ -4,6 +4,7 @@
 cdef enum:
     STAGE_BYTES = 384 * 1024    # most that is staged at a time
     MASKED_BYTES = 2 * VECTOR_BYTES     # of a row that is gathered with lanes masked: longer ones lose by that
+    LEAST_SQUARE = 8            # phases that are split by squares of vectors; fewer value by value
 
 
 cdef inline dim values_in(dim size, dim item) noexcept nogil:
@@ -44,10 +45,66 @@ cdef inline void split_in_two(char* even, char* odd, const char* value, dim pair
         i += lanes
 
 
+cdef inline dim split_in_turn(char* to, dim phase, const bits* value, dim count, int step, int phases) noexcept nogil:
+    """The first values of all phases, as many of each, which are returned. Vectorised, as constants unroll it."""
+    cdef dim i, whole = count // step
+    cdef int f
+    for i in range(whole):
+        for f in range(phases):
+            (<bits*> (to + f * phase))[i] = value[i * step + f]
+    return whole
+
+
+cdef inline dim split_in_squares(char* to, dim phase, const char* value, dim count, dim step, dim phases,
+                                 lane* like) noexcept nogil:
+    """The first values of all phases, by squares that are turned over; returns how many of each.
+
+    So many that no vector is read that ends behind the row.
+    """
+    cdef lane turned[MOST_LANES]
+    cdef dim item = itemsize(like)
+    cdef dim lanes = sizeof(lane) // item
+    cdef dim last = count - lanes - (phases - 1) // lanes * lanes   # a vector of the last phases may begin there
+    cdef dim whole = last // step + 1 if last >= 0 else 0
+    cdef dim i = 0, f, k
+    while i < whole:
+        f = 0
+        while f < phases:
+            transpose(value + (i * step + f) * item, step * item, min(lanes, whole - i), turned)
+            for k in range(min(lanes, phases - f)):
+                store_lanes(to + (f + k) * phase + i * item, whole - i, turned[k])
+            f += lanes
+        i += lanes
+    return whole
+
+
+cdef inline bint splits_many(dim step, dim phases) noexcept nogil:
+    return phases >= LEAST_SQUARE or phases > 2 and step <= 4
+
+
+# Not inlined: every kernel has some calls.
+cdef dim split_many(char* to, dim phase, const char* value, dim count, dim step, dim phases, dim item) noexcept nogil:
+    """The first values of all phases, as many of each, which are returned."""
+    cdef const unsigned int* narrow_value = <const unsigned int*> value
+    cdef const unsigned long long* wide_value = <const unsigned long long*> value
+    if step == 3:
+        return split_in_turn(to, phase, narrow_value, count, 3, 3) if item == 4 else split_in_turn(
+            to, phase, wide_value, count, 3, 3)
+    if step == 4 == phases:
+        return split_in_turn(to, phase, narrow_value, count, 4, 4) if item == 4 else split_in_turn(
+            to, phase, wide_value, count, 4, 4)
+    if step == 4:
+        return split_in_turn(to, phase, narrow_value, count, 4, 3) if item == 4 else split_in_turn(
+            to, phase, wide_value, count, 4, 3)
+    if item == 4:
+        return split_in_squares(to, phase, value, count, step, phases, <f32v*> NULL)
+    return split_in_squares(to, phase, value, count, step, phases, <f64v*> NULL)
+
+
 cdef inline void split_row(char* to, dim phase, const char* value, dim count, dim step, dim phases,
                            dim item) noexcept nogil:
     """Values f, f + step, ... of a row to to + f * phase, side by side, for all f < phases."""
-    cdef dim f, pairs = count // 2
+    cdef dim f, whole = 0, most, longer, pairs = count // 2
     if phases == 2 == step and pairs * item >= VECTOR_BYTES:
         if item == 4:
             split_in_two(to, to + phase, value, pairs, <f32v*> NULL)
@@ -56,9 +113,13 @@ cdef inline void split_row(char* to, dim phase, const char* value, dim count, di
         if count > 2 * pairs:
             copy_scalar(to + pairs * item, value + 2 * pairs * item, item)
         return
+    if splits_many(step, phases):
+        whole = split_many(to, phase, value, count, step, phases, item)
+    most = ceil_div(count, step)
+    longer = count - (most - 1) * step      # phases that have so many
     for f in range(min(phases, count)):
-        copy_strided(to + f * phase, value + f * item, (count - f + 1) // 2 if step == 2 else ceil_div(count - f, step),
-                     step, item)
+        copy_strided(to + f * phase + whole * item, value + (f + whole * step) * item,
+                     (most if f < longer else most - 1) - whole, step, item)
 
 
 cdef inline void copy_strided(char* to, const char* value, dim count, dim step, dim item) noexcept nogil:
@@ -119,9 +180,18 @@ cdef inline void read_values(const Shape* shape, const Image* x, dim c, char* to
 
 
 cdef inline void fill(char* to, dim count, const char* value, dim item) noexcept nogil:
+    """One value, count times over. Read once, or the compiler wouldn't vectorise it."""
+    cdef unsigned int narrow_value
+    cdef unsigned long long wide_value
     cdef dim i
-    for i in range(count):
-        copy_scalar(to + i * item, value, item)
+    if item == 4:
+        narrow_value = (<const unsigned int*> value)[0]
+        for i in range(count):
+            (<unsigned int*> to)[i] = narrow_value
+    else:
+        wide_value = (<const unsigned long long*> value)[0]
+        for i in range(count):
+            (<unsigned long long*> to)[i] = wide_value
 
 
 cdef inline char* spread_bias(char* to, const char* bias, dim filters, dim count, dim item) noexcept nogil:
@@ -284,6 +354,11 @@ cdef inline dim divided(dim a, dim b) noexcept nogil:
 cdef inline dim phase_columns(const Shape* shape, dim columns) noexcept nogil:
     """Values in a phase of what so many columns of y see."""
     return divided(reach_w(shape, columns) + shape.q_step - 1, shape.q_step)
+
+
+cdef inline double split_cost(const Shape* shape) noexcept nogil:
+    """Cycles that a value of more than two phases takes, about."""
+    return 0.5 if splits_many(shape.q_step, phases_across(shape)) else 1.5
 
 
 cdef inline const char* image_row(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim first,

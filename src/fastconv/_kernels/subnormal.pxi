@@ -18,14 +18,6 @@ cdef enum:
     LONG_ROW = 16 * 1024        # bytes, from which on a row is likely to come from memory,
     ASKED_AHEAD = 2048          # and is asked for before it is read, so many bytes at a time
 
-ctypedef fused real:
-    float
-    double
-
-ctypedef fused bits:
-    unsigned int
-    unsigned long long
-
 cdef struct Format:
     # What is known of a floating-point format.
     int digits                  # behind the leading bit

@@ -73,7 +73,7 @@ cdef double tile_rounds(dim rounds, vec* w, vec* out, dim* off) noexcept nogil:
     g.terms = TILE_TERMS
     g.init_step = 0
     for r in range(rounds):
-        filter_tile(&g, <const char*> w, w, out, out, 1, MR, NV, itemsize(out), False, False)
+        filter_tile(&g, <const char*> w, w, out, out, 1, MR, NV, itemsize(out), False, False, False)
     return 2.0 * rounds * TILE_TERMS * MR * NV * (sizeof(vec) // itemsize(out))
 
 

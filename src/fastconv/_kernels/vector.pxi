@@ -326,6 +326,35 @@ cdef inline double value_at(const char* address, dim item) noexcept nogil:
     return (<const float*> address)[0] if item == 4 else (<const double*> address)[0]
 
 
+ctypedef fused real:
+    float
+    double
+
+ctypedef fused bits:
+    unsigned int
+    unsigned long long
+
+
+cdef inline double sum_magnitudes(const real* values, dim count, dim step) noexcept nogil:
+    """Of values a step apart. Eight sums, in an order that doesn't depend on where they lie, which are vectorised."""
+    cdef double sum[8]
+    cdef dim i
+    cdef int j
+    for j in range(8):
+        sum[j] = 0
+    if step == 1:
+        for i in range(0, count - 7, 8):
+            for j in range(8):
+                sum[j] += fabs(values[i + j])
+    else:
+        for i in range(0, count - 7, 8):
+            for j in range(8):
+                sum[j] += fabs(values[(i + j) * step])
+    for i in range(count - count % 8, count):
+        sum[0] += fabs(values[i * step])
+    return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]))
+
+
 cdef inline void put_value(char* to, double value, dim item) noexcept nogil:
     if item == 4:
         (<float*> to)[0] = <float> value

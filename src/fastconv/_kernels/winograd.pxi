@@ -38,7 +38,7 @@ cdef extern from *:
 
 cdef enum:
     CACHED_BYTES = 1 << 20          # of weights that a second-level cache holds; of others,
-    STREAM = 5                      # bytes that arrive in a cycle
+    STREAM = 7                      # bytes that arrive in a cycle
     SIDE = 3                        # rows and columns of a patch,
     TILE = 4                        # of a tile of y,
     POINTS = 6                      # and of a tile of x
@@ -47,9 +47,10 @@ cdef enum:
     LEAST_TERMS = 144               # of the direct sum; with fewer, the transforms' rounding could pass the error bound
     ROUNDED = 32                    # as many terms of a direct sum, about, as the transforms round like
     ROW_ROUNDED = 8                 # where they are along rows only
-    UNSEEN = 4                      # times that the largest weight may be larger than those that a corner meets
-    MEASURED = 1024                 # values of a filter that are measured at a time
-    DISTURBANCE = 5                 # mean sums of magnitudes that a large edge may weigh
+    UNSEEN = 2                      # times that the largest weight may be larger than those that a corner meets
+    MEASURED = 1024                 # values that are measured at a time,
+    EDGE_PIXELS = 512               # and pixels near an image's edges
+    DISTURBANCE = 3                 # mean sums of magnitudes that what isn't seen may weigh
     BLOCK_POINTS = 28 * 36          # points of all tiles of a block, at most,
     LEAST_TILES = 2 * MR            # and its tiles at least, if there are as many
     WINOGRAD_BYTES = 384 * 1024     # of a block's V, about
@@ -608,8 +609,8 @@ cdef inline void winograd_store(const Shape* shape, const WinogradBlock* b, cons
 # As filter_tile_any is, not inlined.
 cdef void winograd_tile_any(const FilterSweep* g, const char* x, const lane* w, const lane* init, lane* t, int m,
                             int nv) noexcept nogil:
-    if nv == NV: filter_tile_nv(g, x, w, init, t, 1, m, NV, VECTOR_BYTES, False, False)
-    else: filter_tile_nv(g, x, w, init, t, 1, m, 1, VECTOR_BYTES, False, False)
+    if nv == NV: filter_tile_nv(g, x, w, init, t, 1, m, NV, VECTOR_BYTES, False, False, True)
+    else: filter_tile_nv(g, x, w, init, t, 1, m, 1, VECTOR_BYTES, False, False, True)
 
 
 cdef struct Wanted:
@@ -654,6 +655,7 @@ cdef inline void winograd_panel(const Shape* shape, const WinogradGrid* g, const
     wanted.filters = 0 if shape.channels_last else filters
     sweep.off = b.off
     sweep.terms = g.terms
+    sweep.half = g.terms // 2
     sweep.row = sweep.row_step = sweep.init_step = 0
     sweep.t_step = nv * VECTOR_BYTES
     sweep.ahead_step = nv * VECTOR_BYTES // <unsigned int> groups       # each term's part of the next weights
@@ -760,14 +762,24 @@ cdef void winograd_run(const Shape* shape, int workers, const char* packed, cons
 
 # The error bound. Pixels near the edges of the image meet some rows and columns of a filter only. Where these are small
 # and others are large, a large pixel there would disturb sums by what their bound doesn't know of. So either what a
-# channel's edges meet is comparable with its largest weights, or each image is looked at, and computed directly if what
-# is at its edges could matter. With a stride, every stride-th row meets every stride-th row of a filter, from the same
-# one on, its phase; columns likewise. Pixels of different phases have nothing to do with each other.
+# channel's edges meet is comparable with its largest weights, or it is unsure, and each image's edges in it are looked
+# at: the image is computed directly if they could matter. With a stride, every stride-th row meets every stride-th row
+# of a filter, from the same one on, its phase; columns likewise. Pixels of different phases have nothing to do with
+# each other.
+
+cdef struct Unsure:
+    dim c               # one of a group's channels,
+    double weight       # and its largest weight
 
 cdef struct Trust:
-    # Followed by, for each phase of each channel of each group, in double precision, the largest weight, and the sum
-    # of the magnitudes that a filter has of it, on average.
-    dim sure                    # whether any image keeps the bound
+    # Of each phase of each group: what is known of the weights.
+    dim* unsure         # how many channels are; and behind all of these, of all phases together
+    double* total       # for each channel, the sum of the magnitudes that a filter has of it, on average
+    Unsure* channels    # room for so many
+
+
+cdef inline dim phases_of(const Shape* shape) noexcept nogil:
+    return phases_down(shape) * phases_across(shape)
 
 
 cdef inline dim trust_start(const Shape* shape) noexcept nogil:
@@ -777,8 +789,18 @@ cdef inline dim trust_start(const Shape* shape) noexcept nogil:
 
 cdef inline dim winograd_start(const Shape* shape) noexcept nogil:
     """Of transformed weights."""
-    cdef dim channels = shape.G * shape.C * phases_down(shape) * phases_across(shape)
-    return trust_start(shape) + whole_lines(sizeof(Trust) + 2 * channels * sizeof(double))
+    cdef dim phases = shape.G * phases_of(shape)
+    return trust_start(shape) + whole_lines((phases + 1) * sizeof(dim)
+                                            + phases * shape.C * (sizeof(double) + sizeof(Unsure)))
+
+
+cdef inline Trust trust_of(const Shape* shape, const char* packed) noexcept nogil:
+    cdef dim phases = shape.G * phases_of(shape)
+    cdef Trust trust
+    trust.unsure = <dim*> (packed + trust_start(shape))
+    trust.total = <double*> (trust.unsure + phases + 1)
+    trust.channels = <Unsure*> (trust.total + phases * shape.C)
+    return trust
 
 
 cdef struct Taps:
@@ -871,35 +893,37 @@ cdef inline dim phase_taps(dim taps, dim phase, dim step) noexcept nogil:
     return ceil_div(taps - phase, step)
 
 
-cdef inline bint measure_channel(const Shape* shape, const double* largest, const double* total,
-                                 double* channel) noexcept nogil:
-    """What Trust has of a channel; whether it is sure."""
+cdef inline void measure_channel(const Shape* shape, const double* largest, const double* total, Trust* trust,
+                                 dim group, dim c) noexcept nogil:
+    """What Trust has of a channel."""
+    cdef dim phase = group * phases_of(shape)
     cdef dim f, h, r, s, i, down, across
-    cdef bint sure = True
+    cdef double sum, weight
     for f in range(phases_down(shape)):
         down = phase_taps(shape.R, f, shape.p_step)
         for h in range(phases_across(shape)):
             across = phase_taps(shape.S, h, shape.q_step)
-            sure = sure and edges_meet_enough(shape, largest + f * shape.S + h, down, across)
-            channel[0] = channel[1] = 0
+            sum = weight = 0
             for r in range(down):
                 for s in range(across):
                     i = (f + r * shape.p_step) * shape.S + h + s * shape.q_step
-                    channel[0] = max(channel[0], largest[i])
-                    channel[1] += total[i]
-            channel[1] /= shape.K
-            channel += 2
-    return sure
+                    weight = max(weight, largest[i])
+                    sum += total[i]
+            trust.total[phase * shape.C + c] = sum / shape.K
+            if not edges_meet_enough(shape, largest + f * shape.S + h, down, across):
+                trust.channels[phase * shape.C + trust.unsure[phase]] = Unsure(c, weight)
+                trust.unsure[phase] += 1
+                trust.unsure[shape.G * phases_of(shape)] += 1
+            phase += 1
 
 
 cdef void measure_weights(const Shape* shape, const Weights* w, Trust* trust) noexcept nogil:
-    cdef double* channel = <double*> (trust + 1)
     cdef double largest[MOST_SIDE * MOST_SIDE]
     cdef double total[MOST_SIDE * MOST_SIDE]
     cdef dim places = shape.R * shape.S
     cdef dim at_once = max(1, MEASURED // places)       # channels, so that a filter is read in long pieces
     cdef dim group, k, c, i, channels
-    trust.sure = True
+    memset(trust.unsure, 0, (shape.G * phases_of(shape) + 1) * sizeof(dim))
     for group in range(shape.G):
         c = 0
         while c < shape.C:
@@ -909,46 +933,121 @@ cdef void measure_weights(const Shape* shape, const Weights* w, Trust* trust) no
             for k in range(group * shape.K, (group + 1) * shape.K):
                 add_magnitudes(shape, w, w.data + k * w.k + c * w.c, channels, largest, total)
             for i in range(channels):
-                trust.sure = measure_channel(shape, largest + i * places, total + i * places, channel) and trust.sure
-                channel += 2 * phases_down(shape) * phases_across(shape)
+                measure_channel(shape, largest + i * places, total + i * places, trust, group, c + i)
             c += channels
 
 
+cdef struct Edges:
+    # Pixels near the edges of an image's channels: where they are, and what they could disturb a sum by, all channels'.
+    dim count
+    dim at[EDGE_PIXELS]
+    double sum[EDGE_PIXELS]
+
+
+cdef double measure_edges(const Shape* shape, const Image* x, const Unsure* channels, dim unsure,
+                          Edges* edges) noexcept nogil:
+    """The most that one of the pixels could, which are forgotten then. Channel by channel, as they lie in memory."""
+    cdef const char* channel
+    cdef double weight, most = 0
+    cdef dim u, i
+    memset(edges.sum, 0, sizeof(edges.sum))
+    for u in range(unsure):
+        channel = x.data + channels[u].c * x.c
+        weight = channels[u].weight
+        for i in range(edges.count):
+            edges.sum[i] += weight * fabs(value_at(channel + edges.at[i], shape.item))
+    for i in range(edges.count):
+        most = max(most, edges.sum[i])
+    edges.count = 0
+    return most
+
+
+cdef double edges_of(const Shape* shape, const Image* x, const Unsure* channels, dim unsure, dim f,
+                     dim h) noexcept nogil:
+    """The most that one pixel near an edge, of phase f, h, could disturb a sum by, of so many channels."""
+    cdef dim down = phase_taps(shape.R, f, shape.p_step)
+    cdef dim across = phase_taps(shape.S, h, shape.q_step)
+    cdef dim i, j, u, row, column
+    cdef double most = 0, padding = 0
+    cdef Edges edges
+    edges.count = 0
+    for u in range(unsure):
+        padding += channels[u].weight * fabs(value_at(&x.pad[0], shape.item))
+    for i in range(shape.P + down - 1 if unsure > 0 else 0):
+        row = source_row(x, f + i * shape.p_step)
+        j = 0
+        while j < shape.Q + across - 1:
+            if j == across - 1 and down - 1 <= i < shape.P:
+                j = shape.Q         # past what meets all of a filter
+                continue
+            column = h + j * shape.q_step
+            column = column if x.columns == NULL else x.columns[column]
+            if row < 0 or column < 0:
+                most = max(most, padding)
+            else:
+                edges.at[edges.count] = row * x.h + column * x.w
+                edges.count += 1
+            if edges.count == EDGE_PIXELS:
+                most = max(most, measure_edges(shape, x, channels, unsure, &edges))
+            j += 1
+    return max(most, measure_edges(shape, x, channels, unsure, &edges))
+
+
+cdef double inside_of(const Shape* shape, const Image* x, dim c, dim f, dim h) noexcept nogil:
+    """The sum of a channel's magnitudes that meet all of a filter, of phase f, h."""
+    cdef dim down = phase_taps(shape.R, f, shape.p_step)
+    cdef dim across = phase_taps(shape.S, h, shape.q_step)
+    cdef char row[MEASURED * 8]
+    cdef dim i, j, count
+    cdef double sum = 0
+    for i in range(down - 1, shape.P):
+        j = across - 1
+        while j < shape.Q:
+            count = min(shape.Q - j, MEASURED // shape.q_step)
+            gather_row_inline(shape, x, x.data, c, f + i * shape.p_step, h + j * shape.q_step,
+                              (count - 1) * shape.q_step + 1, row)
+            if shape.item == 4:
+                sum += sum_magnitudes(<const float*> row, count, shape.q_step)
+            else:
+                sum += sum_magnitudes(<const double*> row, count, shape.q_step)
+            j += count
+    return sum
+
+
+cdef bint group_trusted(const Shape* shape, const Image* x, const Trust* trust, dim group) noexcept nogil:
+    """Compares what edges could disturb with a lower bound of the largest sum of magnitudes: the mean of all sums.
+
+    Of that, no more channels are looked at than it takes.
+    """
+    cdef Image own = x[0]
+    cdef dim phases = phases_of(shape)
+    cdef dim phase = group * phases
+    cdef dim c, f, h
+    cdef double enough = 0, sum = 0
+    own.data += group * shape.C * x.c
+    for f in range(phases_down(shape)):
+        for h in range(phases_across(shape)):
+            enough += edges_of(shape, &own, trust.channels + phase * shape.C, trust.unsure[phase], f, h)
+            phase += 1
+    enough *= <double> shape.P * shape.Q / DISTURBANCE
+    for c in range(shape.C):
+        if sum >= enough:
+            break
+        phase = group * phases
+        for f in range(phases_down(shape)):
+            for h in range(phases_across(shape)):
+                sum += trust.total[phase * shape.C + c] * inside_of(shape, &own, c, f, h)
+                phase += 1
+    return sum >= enough and isfinite(enough)
+
+
 cdef bint winograd_trusted(const Shape* shape, const char* packed, const Image* x) noexcept nogil:
-    """Compares what the edges could disturb with a lower bound of the largest sum of magnitudes, its mean."""
-    cdef const Trust* trust = <const Trust*> (packed + trust_start(shape))
-    cdef const double* channel = <const double*> (trust + 1)
-    cdef double edge, inner, value, disturbed, mean
-    cdef dim group, c, f, h, i, j, row, column, down, across
-    cdef bint within
-    if trust.sure or x == NULL:
-        return trust.sure
+    cdef Trust trust = trust_of(shape, packed)
+    cdef dim group
+    if trust.unsure[shape.G * phases_of(shape)] == 0 or x == NULL:
+        return trust.unsure[shape.G * phases_of(shape)] == 0
     for group in range(shape.G):
-        disturbed = mean = 0
-        for c in range(group * shape.C, (group + 1) * shape.C):
-            for f in range(phases_down(shape)):
-                down = phase_taps(shape.R, f, shape.p_step)
-                for h in range(phases_across(shape)):
-                    across = phase_taps(shape.S, h, shape.q_step)
-                    edge = inner = 0
-                    for i in range(shape.P + down - 1):
-                        within = down - 1 <= i < shape.P
-                        row = source_row(x, f + i * shape.p_step)
-                        for j in range(shape.Q + across - 1):
-                            column = h + j * shape.q_step
-                            column = column if x.columns == NULL else x.columns[column]
-                            if row < 0 or column < 0:
-                                value = fabs(value_at(&x.pad[0], shape.item))
-                            else:
-                                value = fabs(value_at(x.data + c * x.c + row * x.h + column * x.w, shape.item))
-                            if within and across - 1 <= j < shape.Q:
-                                inner += value
-                            else:
-                                edge = max(edge, value)
-                    disturbed += edge * channel[0]
-                    mean += inner * channel[1]
-                    channel += 2
-        if disturbed > DISTURBANCE * mean / (<double> shape.P * shape.Q):
+        if not group_trusted(shape, x, &trust, group):
             return False
     return True
 
@@ -1035,9 +1134,10 @@ cdef void winograd_pack(const Shape* shape, const Weights* w, char* packed) noex
     cdef char zeros[NV * VECTOR_BYTES]
     cdef dim group, panel, nv
     cdef const char* direct = packed
+    cdef Trust trust = trust_of(shape, packed)
     memset(zeros, 0, sizeof(zeros))
     filter_pack(shape, w, packed)
-    measure_weights(shape, w, <Trust*> (packed + trust_start(shape)))
+    measure_weights(shape, w, &trust)
     if shape.unpacked:
         return
     packed += winograd_start(shape)
@@ -1087,7 +1187,7 @@ cdef double winograd_cost(const Shape* shape) noexcept nogil:
     panels = filter_panels(shape)
     calls = blocks * ceil_div(grid.rows * grid.columns, MR)
     sums = 1.1 * points_of(shape) * panels * calls * (
-        grid.terms * max(tiles / calls * vectors / panels / ISSUE, <double> LATENCY) + 120)
+        grid.terms * max(tiles / calls * vectors / panels / ISSUE, <double> LATENCY) + 150)
     # Or the time in which weights arrive: where a cache doesn't hold a group's, for each block.
     stream = winograd_group_bytes(shape)
     if stream * shape.G > CACHED_BYTES:
