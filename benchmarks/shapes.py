@@ -121,6 +121,17 @@ SETS = {
     "large": "gray-11x11 photo-31x31 gray-63x63",
     "vectors": "classifier excitation",
     "depthwise": "depthwise-112 depthwise-112-2 depthwise-56 depthwise-14 depthwise-7",
+    # Layers of networks that are in use: of images in patches, that recognise text, and that detect objects.
+    "patches": "1,3,224,224,768,16,16,16 1,3,224,224,96,4,4,4 1,3,227,227,96,11,11,4 1,8,176,268,32,5,5,3",
+    "text": (
+        "1,24,32,160,24,3,3,1,1 1,48,16,80,192,3,3,1,1 1,64,8,40,256,3,3,1,1 1,128,12,160,128,3,3,1,1,128"
+        " 1,240,12,80,240,5,5,1,2,240 1,480,3,80,480,5,5,1,2,480 1,200,2,96,200,5,5,1,2,200"
+    ),
+    "detection": (
+        "1,12,208,208,24,3,3,1,1 1,48,104,104,96,3,3,2,1 1,96,52,52,96,3,3,1,1 1,96,26,26,96,3,3,1,1"
+        " 1,64,40,40,128,3,3,2,1 1,64,20,20,64,3,3,1,1 1,128,10,10,128,3,3,1,1 1,256,10,10,64,3,3,1,1"
+        " 1,96,160,128,24,3,3,1,1 1,192,40,32,192,5,5,1,2,192"
+    ),
 }
 
 
@@ -134,7 +145,7 @@ def resolve(words):
     shapes, known = {}, SHAPES | MORE_SHAPES
     for word in words:
         if word in SETS:
-            shapes |= {name: known[name] for name in SETS[word].split()}
+            shapes |= resolve(SETS[word].split())
         elif word in known:
             shapes[word] = known[word]
         elif word.startswith("drawn:"):
