@@ -50,7 +50,7 @@ cdef enum:
     UNSEEN = 2                      # times that the largest weight may be larger than those that a corner meets
     MEASURED = 1024                 # values that are measured at a time,
     EDGE_PIXELS = 512               # and pixels near an image's edges
-    DISTURBANCE = 3                 # mean sums of magnitudes that what isn't seen may weigh
+    DISTURBANCE = 3                 # halves of a mean sum of magnitudes that a pixel's unseen weights may weigh
     BLOCK_POINTS = 28 * 36          # points of all tiles of a block, at most,
     LEAST_TILES = 2 * MR            # and its tiles at least, if there are as many
     WINOGRAD_BYTES = 384 * 1024     # of a block's V, about
@@ -948,14 +948,15 @@ cdef double measure_edges(const Shape* shape, const Image* x, const Unsure* chan
                           Edges* edges) noexcept nogil:
     """The most that one of the pixels could, which are forgotten then. Channel by channel, as they lie in memory."""
     cdef const char* channel
-    cdef double weight, most = 0
+    cdef double weight, value, most = 0
     cdef dim u, i
     memset(edges.sum, 0, sizeof(edges.sum))
     for u in range(unsure):
         channel = x.data + channels[u].c * x.c
         weight = channels[u].weight
         for i in range(edges.count):
-            edges.sum[i] += weight * fabs(value_at(channel + edges.at[i], shape.item))
+            value = fabs(value_at(channel + edges.at[i], shape.item))
+            edges.sum[i] += weight * value if value < INFINITY else 0
     for i in range(edges.count):
         most = max(most, edges.sum[i])
     edges.count = 0
@@ -968,11 +969,11 @@ cdef double edges_of(const Shape* shape, const Image* x, const Unsure* channels,
     cdef dim down = phase_taps(shape.R, f, shape.p_step)
     cdef dim across = phase_taps(shape.S, h, shape.q_step)
     cdef dim i, j, u, row, column
-    cdef double most = 0, padding = 0
+    cdef double most = 0, padding = 0, pad = fabs(value_at(&x.pad[0], shape.item))
     cdef Edges edges
     edges.count = 0
     for u in range(unsure):
-        padding += channels[u].weight * fabs(value_at(&x.pad[0], shape.item))
+        padding += channels[u].weight * pad if pad < INFINITY else 0
     for i in range(shape.P + down - 1 if unsure > 0 else 0):
         row = source_row(x, f + i * shape.p_step)
         j = 0
@@ -1017,28 +1018,31 @@ cdef double inside_of(const Shape* shape, const Image* x, dim c, dim f, dim h) n
 cdef bint group_trusted(const Shape* shape, const Image* x, const Trust* trust, dim group) noexcept nogil:
     """Compares what edges could disturb with a lower bound of the largest sum of magnitudes: the mean of all sums.
 
-    Of that, no more channels are looked at than it takes.
+    Of that, no more channels are looked at than it takes. What isn't finite doesn't count: tiles that see some are
+    computed again, and others should not depend on it.
     """
     cdef Image own = x[0]
     cdef dim phases = phases_of(shape)
     cdef dim phase = group * phases
     cdef dim c, f, h
-    cdef double enough = 0, sum = 0
+    cdef double enough = 0, sum = 0, inside
     own.data += group * shape.C * x.c
     for f in range(phases_down(shape)):
         for h in range(phases_across(shape)):
             enough += edges_of(shape, &own, trust.channels + phase * shape.C, trust.unsure[phase], f, h)
             phase += 1
-    enough *= <double> shape.P * shape.Q / DISTURBANCE
+    enough *= 2.0 * shape.P * shape.Q / DISTURBANCE
     for c in range(shape.C):
         if sum >= enough:
             break
         phase = group * phases
         for f in range(phases_down(shape)):
             for h in range(phases_across(shape)):
-                sum += trust.total[phase * shape.C + c] * inside_of(shape, &own, c, f, h)
+                inside = trust.total[phase * shape.C + c] * inside_of(shape, &own, c, f, h)
+                if isfinite(inside):
+                    sum += inside
                 phase += 1
-    return sum >= enough and isfinite(enough)
+    return sum >= enough and isfinite(sum)
 
 
 cdef bint winograd_trusted(const Shape* shape, const char* packed, const Image* x) noexcept nogil:
