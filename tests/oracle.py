@@ -116,8 +116,13 @@ def within(y, exact, bound):
 
 
 def largest(bound):
-    """The bound of every method but the direct ones: the largest of all elements' for each."""
-    return np.full_like(bound, bound.real.max() + 1j * bound.imag.max() if bound.dtype.kind == "c" else bound.max())
+    """The bound of every method but the direct ones: the largest of all elements' for each.
+
+    Of complex sums, of both parts' for either: that is no more than the bound of magnitudes.
+    """
+    if bound.dtype.kind == "c":
+        return np.full_like(bound, max(bound.real.max(), bound.imag.max()) * (1 + 1j))
+    return np.full_like(bound, bound.max())
 
 
 def gamma(terms, dtype):
