@@ -139,6 +139,26 @@ cdef extern from *:
     #define ODD_4 1, 3, 5, 7
     #define ODD_8 1, 3, 5, 7, 9, 11, 13, 15
     #define ODD_16 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+    /* In each unit of 16 bytes as LOW and HIGH, and whole units, of 64 bits twice, as EVEN and ODD: what takes one
+       instruction. A vector of 16 bytes is one unit. */
+    #define UNPACK32_LOW_4 0, 4, 1, 5
+    #define UNPACK32_LOW_8 0, 8, 1, 9, 4, 12, 5, 13
+    #define UNPACK32_LOW_16 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29
+    #define UNPACK32_HIGH_4 2, 6, 3, 7
+    #define UNPACK32_HIGH_8 2, 10, 3, 11, 6, 14, 7, 15
+    #define UNPACK32_HIGH_16 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31
+    #define UNPACK64_LOW_2 0, 2
+    #define UNPACK64_LOW_4 0, 4, 2, 6
+    #define UNPACK64_LOW_8 0, 8, 2, 10, 4, 12, 6, 14
+    #define UNPACK64_HIGH_2 1, 3
+    #define UNPACK64_HIGH_4 1, 5, 3, 7
+    #define UNPACK64_HIGH_8 1, 9, 3, 11, 5, 13, 7, 15
+    #define UNITS_EVEN_2 0, 1
+    #define UNITS_EVEN_4 0, 1, 4, 5
+    #define UNITS_EVEN_8 0, 1, 4, 5, 8, 9, 12, 13
+    #define UNITS_ODD_2 2, 3
+    #define UNITS_ODD_4 2, 3, 6, 7
+    #define UNITS_ODD_8 2, 3, 6, 7, 10, 11, 14, 15
     #if VECTOR_BYTES == 64
     #define OF_32(order) order##_16
     #define OF_64(order) order##_8
@@ -157,6 +177,14 @@ cdef extern from *:
     #define even64(a, b) __builtin_shufflevector(a, b, OF_64(EVEN))
     #define odd32(a, b) __builtin_shufflevector(a, b, OF_32(ODD))
     #define odd64(a, b) __builtin_shufflevector(a, b, OF_64(ODD))
+    #define unpack_low32(a, b) __builtin_shufflevector(a, b, OF_32(UNPACK32_LOW))
+    #define unpack_low64(a, b) __builtin_shufflevector(a, b, OF_64(UNPACK64_LOW))
+    #define unpack_high32(a, b) __builtin_shufflevector(a, b, OF_32(UNPACK32_HIGH))
+    #define unpack_high64(a, b) __builtin_shufflevector(a, b, OF_64(UNPACK64_HIGH))
+    #define even_units64(a, b) __builtin_shufflevector(a, b, OF_64(UNITS_EVEN))
+    #define even_units32(a, b) ((f32v) even_units64((f64v) (a), (f64v) (b)))
+    #define odd_units64(a, b) __builtin_shufflevector(a, b, OF_64(UNITS_ODD))
+    #define odd_units32(a, b) ((f32v) odd_units64((f64v) (a), (f64v) (b)))
     """
     f32v interleave_low32(f32v a, f32v b) noexcept nogil
     f64v interleave_low64(f64v a, f64v b) noexcept nogil
@@ -166,6 +194,14 @@ cdef extern from *:
     f64v even64(f64v a, f64v b) noexcept nogil
     f32v odd32(f32v a, f32v b) noexcept nogil
     f64v odd64(f64v a, f64v b) noexcept nogil
+    f32v unpack_low32(f32v a, f32v b) noexcept nogil
+    f64v unpack_low64(f64v a, f64v b) noexcept nogil
+    f32v unpack_high32(f32v a, f32v b) noexcept nogil
+    f64v unpack_high64(f64v a, f64v b) noexcept nogil
+    f32v even_units32(f32v a, f32v b) noexcept nogil
+    f64v even_units64(f64v a, f64v b) noexcept nogil
+    f32v odd_units32(f32v a, f32v b) noexcept nogil
+    f64v odd_units64(f64v a, f64v b) noexcept nogil
 
 cdef enum:
     MOST_LANES = 16
@@ -243,15 +279,23 @@ cdef inline void store_lanes(char* address, dim last, lane value) noexcept nogil
         store_lanes64(address, high, value)
 
 
-cdef inline void perfect_shuffle(lane* a, int lanes) noexcept nogil:
-    """Rows i and i + lanes/2 to rows 2i and 2i + 1, interleaved. Done log2(lanes) times it transposes a."""
-    cdef lane b[MOST_LANES]
+cdef inline void exchange_lanes(lane* a, int lanes, int apart) noexcept nogil:
+    """In each pair of rows that are so far apart: the lower one takes every second lane, or unit, of both.
+
+    So a bit of the rows' numbers and one of the lanes' change places.
+    """
+    cdef lane low, high
+    cdef bint units = apart * (sizeof(lane) // lanes) >= 16
     cdef int i
-    for i in range(lanes // 2):
-        b[2 * i] = interleave_low(a[i], a[i + lanes // 2])
-        b[2 * i + 1] = interleave_high(a[i], a[i + lanes // 2])
     for i in range(lanes):
-        a[i] = b[i]
+        if i & apart == 0:
+            if lane is f32v:
+                low = even_units32(a[i], a[i + apart]) if units else unpack_low32(a[i], a[i + apart])
+                high = odd_units32(a[i], a[i + apart]) if units else unpack_high32(a[i], a[i + apart])
+            else:
+                low = even_units64(a[i], a[i + apart]) if units else unpack_low64(a[i], a[i + apart])
+                high = odd_units64(a[i], a[i + apart]) if units else unpack_high64(a[i], a[i + apart])
+            a[i], a[i + apart] = low, high
 
 
 cdef inline void transpose(const char* rows, dim pitch, dim height, lane* a) noexcept nogil:
@@ -261,10 +305,16 @@ cdef inline void transpose(const char* rows, dim pitch, dim height, lane* a) noe
     for i in range(lanes):
         a[i] = (<const lane*> rows)[0]
         if i + 1 < height: rows += pitch
-    perfect_shuffle(a, lanes)
-    if lanes > 2: perfect_shuffle(a, lanes)
-    if lanes > 4: perfect_shuffle(a, lanes)
-    if lanes > 8: perfect_shuffle(a, lanes)
+    # Unpacking takes the upper bit of a lane's number in its unit, and puts the rows' bit below the lower one; every
+    # second unit is told by the lower bit of a unit's number, and the rows' bit is put above the upper one.
+    if lane is f32v: exchange_lanes(a, lanes, 2)
+    exchange_lanes(a, lanes, 1)
+    if lane is f32v:
+        if lanes > 4: exchange_lanes(a, lanes, 4)
+        if lanes > 8: exchange_lanes(a, lanes, 8)
+    else:
+        if lanes > 2: exchange_lanes(a, lanes, 2)
+        if lanes > 4: exchange_lanes(a, lanes, 4)
 
 
 cdef inline void transpose_block(const char* rows, dim pitch, dim height, char* to, dim to_pitch, dim width,

@@ -18,7 +18,7 @@
 # multiplications instead of 12.
 #
 # For each block of tiles:
-#     V[xi][term][tile] = B' x B      along columns lanes hold columns of x; turned over, along rows, they hold terms
+#     V[xi][tile][term] = B' x B      along columns lanes hold columns of x; turned over, along rows, they hold terms
 #     M[xi][tile][k] = sum over term  the register tile of filter_lanes.pxi, tiles as its pixels
 #     Y              = A' M A         lanes hold filters; then transposed into y as that file's sums are
 #
@@ -51,7 +51,7 @@ cdef enum:
     MEASURED = 1024                 # values that are measured at a time,
     EDGE_PIXELS = 512               # and pixels near an image's edges
     DISTURBANCE = 3                 # halves of a mean sum of magnitudes that a pixel's unseen weights may weigh
-    BLOCK_POINTS = 28 * 36          # points of all tiles of a block, at most,
+    BLOCK_POINTS = 28 // MR * MR * 36   # points of all tiles of a block, at most,
     LEAST_TILES = 2 * MR            # and its tiles at least, if there are as many
     WINOGRAD_BYTES = 384 * 1024     # of a block's V, about
     LATE_V_BYTES = 4 << 20          # most that an image's V has for weights to be packed late,
@@ -220,9 +220,23 @@ cdef inline dim xi_vectors(dim terms, dim nv) noexcept nogil:
 
 # The parts of a worker's memory, one after the other, each on a cache line.
 
+cdef inline dim tile_groups(dim tiles) noexcept nogil:
+    """A block's tiles, as the register tile takes them: its pixels."""
+    return ceil_div(tiles, MR)
+
+
+cdef inline dim group_tiles(dim tiles) noexcept nogil:
+    """In the largest group of a block. Others have one less, and as much room."""
+    return ceil_div(tiles, tile_groups(tiles))
+
+
 cdef inline dim slab_bytes(const Shape* shape, const WinogradGrid* g) noexcept nogil:
-    """V of one xi. An odd number of lines, for the same reason."""
-    return whole_lines(vectors_of(shape, g.terms) * g.rows * g.columns * VECTOR_BYTES) | LINE
+    """V of one xi, [group][vector of terms][tile]: what a register tile reads is one piece.
+
+    An odd number of lines, for the same reason.
+    """
+    cdef dim tiles = g.rows * g.columns
+    return whole_lines(tile_groups(tiles) * vectors_of(shape, g.terms) * group_tiles(tiles) * VECTOR_BYTES) | LINE
 
 
 cdef inline dim plane_bytes(const WinogradGrid* g) noexcept nogil:
@@ -284,7 +298,8 @@ cdef dim winograd_workspace_bytes(const Shape* shape, int workers) noexcept nogi
     cdef Shape one = tile_shape(shape)
     return (points_of(shape) * (slab_bytes(shape, &g) + plane_bytes(&g)) + strip_bytes(shape, &g)
             + 2 * row_bytes(shape, &g) + whole_lines(LINES_BYTES) + whole_lines(PART_BYTES) + whole_lines(TURNED_BYTES)
-            + whole_lines(g.terms * sizeof(dim)) + whole_lines(RESULT_BYTES) + filter_workspace_bytes(&one, 1)
+            + whole_lines(g.terms * sizeof(dim)) + whole_lines(g.rows * g.columns * sizeof(dim))
+            + whole_lines(RESULT_BYTES) + filter_workspace_bytes(&one, 1)
             + late_panel_bytes(shape))
 
 
@@ -308,7 +323,8 @@ cdef struct WinogradBlock:
     char* lines
     char* part
     char* turned
-    dim* off
+    dim* off                    # where each term of a tile stands,
+    dim* at                     # and the first of each tile
     char* late                  # a panel's weights, direct and transformed, where they are packed late
     char* one                   # the result of a tile that is computed again, then what that takes
     dim slab
@@ -419,7 +435,8 @@ cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, cons
     cdef Source gathered
     cdef const Source* here
     cdef lane* turned = <lane*> b.turned
-    cdef char* v = b.v + (first // lanes * b.tiles + row * b.columns) * VECTOR_BYTES
+    cdef char* v = b.v + b.off[first]
+    cdef const dim* tile = b.at + row * b.columns
     cdef char* to
     cdef const char* part
     cdef int k
@@ -455,8 +472,8 @@ cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, cons
         kept += lanes
         begin = 0
         while begin + POINTS <= min(kept, needed - at + kept):
-            transform_rows(b, turned + begin, v, like)
-            v += VECTOR_BYTES
+            transform_rows(b, turned + begin, v + tile[0], like)
+            tile += 1
             begin += TILE
         # The next tile has these columns too.
         kept -= begin
@@ -645,7 +662,9 @@ cdef inline void winograd_panel(const Shape* shape, const WinogradGrid* g, const
                                 lane* like) noexcept nogil:
     """Sums of a block for a panel of filters: transformed weights w, and `direct` ones, which begin with the biases."""
     cdef FilterSweep sweep
-    cdef dim groups = ceil_div(b.tiles, MR)
+    cdef dim groups = tile_groups(b.tiles)
+    cdef dim fewest = b.tiles // groups
+    cdef dim larger = b.tiles - fewest * groups     # groups that have one tile more: the first ones
     cdef dim points = points_of(shape)
     cdef dim lines = ceil_div(b.q * shape.item, LINE)
     cdef dim share = ceil_div(filters * b.p * lines, points * groups)
@@ -661,12 +680,13 @@ cdef inline void winograd_panel(const Shape* shape, const WinogradGrid* g, const
     sweep.ahead_step = nv * VECTOR_BYTES // <unsigned int> groups       # each term's part of the next weights
     for xi in range(points):
         sweep.ahead = <const char*> (w + xi_vectors(g.terms, nv))
+        first = 0
         for i in range(groups):
-            first = split(b.tiles, groups, i)
-            count = split(b.tiles, groups, i + 1) - first
+            count = fewest + (i < larger)
             ask_for_results(shape, b, share, y_k, &wanted)
-            winograd_tile_any(&sweep, b.v + xi * b.slab + first * VECTOR_BYTES, w, <const lane*> b.zeros,
+            winograd_tile_any(&sweep, b.v + xi * b.slab + b.at[first], w, <const lane*> b.zeros,
                               <lane*> b.m + (xi * b.tiles + first) * nv, <int> count, nv)
+            first += count
             sweep.ahead += sweep.ahead_step * g.terms
         w += xi_vectors(g.terms, nv)
     winograd_store(shape, b, direct, filters, nv, y, y_pixel, y_k, like)
@@ -683,7 +703,7 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     cdef dim y_pixel = pixel_step(shape)
     cdef dim band = place.block // g.pieces
     cdef dim piece = place.block - band * g.pieces
-    cdef dim i, row, panel, filters
+    cdef dim i, group, pitch, row, panel, filters
     cdef const char* direct
     cdef const lane* w
     cdef int nv
@@ -714,14 +734,20 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     b.part = b.lines + whole_lines(LINES_BYTES)
     b.turned = b.part + whole_lines(PART_BYTES)
     b.off = <dim*> (b.turned + whole_lines(TURNED_BYTES))
-    b.late = <char*> b.off + whole_lines(g.terms * sizeof(dim))
+    b.at = <dim*> (<char*> b.off + whole_lines(g.terms * sizeof(dim)))
+    b.late = <char*> b.at + whole_lines(g.rows * g.columns * sizeof(dim))
     b.one = b.late + late_panel_bytes(shape)
     memset(b.zeros, 0, row_bytes(shape, g))
     memset(b.part, 0, PART_BYTES)       # lanes past the last term
     if x.rows != NULL:
         fill(b.padding, row_bytes(shape, g) // item, &x.pad[0], item)
+    pitch = group_tiles(b.tiles) * VECTOR_BYTES
     for i in range(g.terms):
-        b.off[i] = i // lanes * b.tiles * VECTOR_BYTES + i % lanes * item
+        b.off[i] = i // lanes * pitch + i % lanes * item
+    for group in range(tile_groups(b.tiles)):
+        row = split(b.tiles, tile_groups(b.tiles), group)
+        for i in range(row, split(b.tiles, tile_groups(b.tiles), group + 1)):
+            b.at[i] = group * vectors_of(shape, g.terms) * pitch + (i - row) * VECTOR_BYTES
     for row in range(b.rows):
         term.c = term.r = term.s = i = 0
         while i < g.terms:
