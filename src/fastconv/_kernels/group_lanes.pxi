@@ -71,9 +71,11 @@ cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, co
         x += g.x_c
         c -= 1
         if c == 0: break
+    # One by one: taken for a copy of the array, acc would live in memory.
     for j in range(m):
         for k in range(km):
-            sums[j * km + k] = acc[j * km + k]
+            sums[0] = acc[j * km + k]
+            sums = <vec*> in_register(<const char*> (sums + 1))
 
 
 # The variants are one loop nest: m and km become constants of a copy that the compiler unrolls.
@@ -382,9 +384,9 @@ cdef double group_cost(const Shape* shape) noexcept nogil:
     km = tile_filters(shape.K)
     m = tile_pixels(shape, <dim> km)
     tiles = shape.P * ceil_div(shape.Q, <dim> m) * shape.K / km
-    # Two loads a cycle; sums that follow each other.
+    # Two loads a cycle; sums that follow each other. What turns pixels over takes as long as their bytes are many.
     term = max(max(m * km / ISSUE, (m + km) / 2), <double> LATENCY)
     seen = <double> shape.C * reach_h(shape, shape.P)
     return vectors_of(shape, shape.G) * (
-        250 + seen * (shape.W * 6.5 + 20) + tiles * (1.2 * terms * term + 50)
-        + <double> shape.P * shape.Q * shape.K * 8)
+        250 + seen * (shape.W * VECTOR_BYTES * 0.1 + 20) + tiles * (1.2 * terms * term + 50)
+        + <double> shape.P * shape.Q * shape.K * VECTOR_BYTES / 8)

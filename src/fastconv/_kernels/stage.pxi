@@ -45,13 +45,13 @@ cdef inline void split_in_two(char* even, char* odd, const char* value, dim pair
         i += lanes
 
 
-cdef inline dim split_in_turn(char* to, dim phase, const bits* value, dim count, int step, int phases) noexcept nogil:
+cdef inline dim split_in_turn(char* to, dim phase, const word* value, dim count, int step, int phases) noexcept nogil:
     """The first values of all phases, as many of each, which are returned. Vectorised, as constants unroll it."""
     cdef dim i, whole = count // step
     cdef int f
     for i in range(whole):
         for f in range(phases):
-            (<bits*> (to + f * phase))[i] = value[i * step + f]
+            (<word*> (to + f * phase))[i] = value[i * step + f]
     return whole
 
 
@@ -85,8 +85,8 @@ cdef inline bint splits_many(dim step, dim phases) noexcept nogil:
 # Not inlined: every kernel has some calls.
 cdef dim split_many(char* to, dim phase, const char* value, dim count, dim step, dim phases, dim item) noexcept nogil:
     """The first values of all phases, as many of each, which are returned."""
-    cdef const unsigned int* narrow_value = <const unsigned int*> value
-    cdef const unsigned long long* wide_value = <const unsigned long long*> value
+    cdef const word32* narrow_value = <const word32*> value
+    cdef const word64* wide_value = <const word64*> value
     if step == 3:
         return split_in_turn(to, phase, narrow_value, count, 3, 3) if item == 4 else split_in_turn(
             to, phase, wide_value, count, 3, 3)
@@ -129,13 +129,13 @@ cdef inline void copy_strided(char* to, const char* value, dim count, dim step, 
         copy_bytes(to, value, count * item)
     elif item == 4 and step == 2:
         for i in range(count):
-            (<unsigned int*> to)[i] = (<const unsigned int*> value)[2 * i]
+            (<word32*> to)[i] = (<const word32*> value)[2 * i]
     elif item == 4:
         for i in range(count):
-            (<unsigned int*> to)[i] = (<const unsigned int*> value)[step * i]
+            (<word32*> to)[i] = (<const word32*> value)[step * i]
     else:
         for i in range(count):
-            (<unsigned long long*> to)[i] = (<const unsigned long long*> value)[step * i]
+            (<word64*> to)[i] = (<const word64*> value)[step * i]
 
 
 ctypedef fused narrow:
@@ -148,7 +148,7 @@ cdef inline void join_pairs(char* to, const char* value, dim second, dim count, 
     """The low halves of `count` items from values `step` of them apart, the high ones from `second` bytes behind."""
     cdef const narrow* a = <const narrow*> value
     cdef const narrow* b = <const narrow*> (value + second)
-    cdef unsigned int* items = <unsigned int*> to
+    cdef word32* items = <word32*> to
     cdef dim i
     if step == 1:       # vectorised
         for i in range(count):
@@ -181,17 +181,17 @@ cdef inline void read_values(const Shape* shape, const Image* x, dim c, char* to
 
 cdef inline void fill(char* to, dim count, const char* value, dim item) noexcept nogil:
     """One value, count times over. Read once, or the compiler wouldn't vectorise it."""
-    cdef unsigned int narrow_value
-    cdef unsigned long long wide_value
+    cdef word32 narrow_value
+    cdef word64 wide_value
     cdef dim i
     if item == 4:
-        narrow_value = (<const unsigned int*> value)[0]
+        narrow_value = (<const word32*> value)[0]
         for i in range(count):
-            (<unsigned int*> to)[i] = narrow_value
+            (<word32*> to)[i] = narrow_value
     else:
-        wide_value = (<const unsigned long long*> value)[0]
+        wide_value = (<const word64*> value)[0]
         for i in range(count):
-            (<unsigned long long*> to)[i] = wide_value
+            (<word64*> to)[i] = wide_value
 
 
 cdef inline char* spread_bias(char* to, const char* bias, dim filters, dim count, dim item) noexcept nogil:
@@ -286,6 +286,7 @@ cdef inline void gather_lanes(const Shape* shape, const Image* x, const char* im
         for i in range(rows):
             row = source_row(x, h + i * h_step)
             value = image + row * x.h + at * item
+            prefetch(value + 2 * LINE)      # what the next columns are in: of many rows no prefetcher sees that
             for f in range(phases):
                 if row < 0:
                     some[f] = broadcast(&x.pad[0], like)

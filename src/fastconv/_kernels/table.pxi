@@ -77,8 +77,20 @@ cdef double tile_rounds(dim rounds, vec* w, vec* out, dim* off) noexcept nogil:
     return 2.0 * rounds * TILE_TERMS * MR * NV * (sizeof(vec) // itemsize(out))
 
 
+cdef double group_rounds(dim rounds, vec* w, vec* out) noexcept nogil:
+    """The tile of depthwise layers with the most pixels, of 5 x 5 values; returns how many flops."""
+    cdef GroupTile g
+    cdef dim r
+    g.C, g.R, g.S = 1, 5, 5
+    g.x_c = 0
+    g.x_r = g.x_s = g.x_j = VECTOR_BYTES
+    for r in range(rounds):
+        group_tile_any(&g, <const char*> w, <const char*> w, out, out, GROUP_M, 1)
+    return 2.0 * rounds * 25 * GROUP_M * (sizeof(vec) // itemsize(out))
+
+
 def flops(str what, str dtype, dim rounds):
-    """Do `rounds` of multiply-adds on registers ("peak") or in the register tile ("tile"); return their flops."""
+    """Do `rounds` of multiply-adds on registers ("peak"), or in a tile ("tile", "groups"); return their flops."""
     cdef dim size = (TILE_TERMS + MR) * NV * VECTOR_BYTES
     cdef dim off[TILE_TERMS]
     cdef void* memory = NULL
@@ -95,9 +107,13 @@ def flops(str what, str dtype, dim rounds):
         if dtype == "float32":
             if what == "peak":
                 return peak_rounds(rounds, <f32v*> out)
+            if what == "groups":
+                return group_rounds(rounds, <f32v*> memory, <f32v*> out)
             return tile_rounds(rounds, <f32v*> memory, <f32v*> out, off)
         if what == "peak":
             return peak_rounds(rounds, <f64v*> out)
+        if what == "groups":
+            return group_rounds(rounds, <f64v*> memory, <f64v*> out)
         return tile_rounds(rounds, <f64v*> memory, <f64v*> out, off)
     finally:
         free(memory)

@@ -30,6 +30,15 @@ cdef extern from *:
     void prefetch_to_second_level(const void* address) noexcept nogil
     void prefetch_to_write(const void* address) noexcept nogil
 
+# What only moves values has words for them, of any type to the compiler as vectors are: they are read as what they are.
+cdef extern from *:
+    """
+    typedef unsigned int word32 __attribute__((may_alias));
+    typedef unsigned long long word64 __attribute__((may_alias));
+    """
+    ctypedef unsigned int word32
+    ctypedef unsigned long long word64
+
 # An address as one number. Of one that is a sum the compiler makes several, hoists them all, and spills them.
 cdef extern from *:
     """
@@ -101,8 +110,6 @@ cdef extern from *:
         _mm256_cmpgt_epi64(_mm256_setr_epi64x(1, 2, 3, 4), _mm256_set1_epi64x(first)))
     #define load_lanes32(a, first, last) ((f32v) _mm256_maskload_ps((const float *) (a), MASK32(first, last)))
     #define load_lanes64(a, first, last) ((f64v) _mm256_maskload_pd((const double *) (a), MASK64(first, last)))
-    #define store_lanes32(a, last, value) _mm256_maskstore_ps((float *) (a), MASK32(0, last), (__m256) (value))
-    #define store_lanes64(a, last, value) _mm256_maskstore_pd((double *) (a), MASK64(0, last), (__m256d) (value))
     #else
     #define SOME_LANES(type, a, first, last) ({ \
         type some = {0}; \
@@ -111,8 +118,18 @@ cdef extern from *:
         some; })
     #define load_lanes32(a, first, last) SOME_LANES(f32v, a, first, last)
     #define load_lanes64(a, first, last) SOME_LANES(f64v, a, first, last)
-    #define store_lanes32(a, last, value) memcpy(a, &(value), (last) * sizeof(float))
-    #define store_lanes64(a, last, value) memcpy(a, &(value), (last) * sizeof(double))
+    #endif
+    #if VECTOR_BYTES < 64
+    /* A masked store takes some processors longer than all that it spares (AMD's to Zen 3: 18 instructions). */
+    static inline void store_bytes(char *to, int bytes, const void *value) {
+        const char *from = (const char *) value;
+        if (bytes == VECTOR_BYTES) { memcpy(to, from, VECTOR_BYTES); return; }
+        if (bytes & 16) { memcpy(to, from, 16); to += 16; from += 16; }
+        if (bytes & 8) { memcpy(to, from, 8); to += 8; from += 8; }
+        if (bytes & 4) memcpy(to, from, 4);
+    }
+    #define store_lanes32(a, last, value) store_bytes(a, 4 * (last), &(value))
+    #define store_lanes64(a, last, value) store_bytes(a, 8 * (last), &(value))
     #endif
     """
     f32v load_lanes32(const char* address, int first, int last) noexcept nogil
@@ -379,6 +396,10 @@ cdef inline double value_at(const char* address, dim item) noexcept nogil:
 ctypedef fused real:
     float
     double
+
+ctypedef fused word:
+    word32
+    word64
 
 ctypedef fused bits:
     unsigned int

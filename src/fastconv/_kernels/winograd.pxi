@@ -1203,7 +1203,7 @@ cdef inline dim least_terms(const Shape* shape) noexcept nogil:
 cdef double winograd_cost(const Shape* shape) noexcept nogil:
     cdef bint rows_only = points_down(shape) == 1
     cdef WinogradGrid grid
-    cdef double tiles, vectors, panels, blocks, calls, sums, stream, squares
+    cdef double tiles, vectors, panels, blocks, calls, sums, stream, squares, square
     if (not is_float(shape) or shape.P < shape.R or shape.Q < shape.S or max(shape.R, shape.S) > MOST_SIDE
             or max(shape.p_step, shape.q_step) > MOST_STEP or shape.r_step > 1 or shape.s_step > 1):
         return INFINITY
@@ -1213,21 +1213,24 @@ cdef double winograd_cost(const Shape* shape) noexcept nogil:
     blocks = <double> grid.bands * grid.pieces
     tiles = <double> grid.down * grid.across
     vectors = vectors_of(shape, shape.K)
-    # The register tile's multiply-adds: it has up to MR sums in a vector, or fewer, which then wait for each other.
+    # The register tile's multiply-adds: it has up to MR sums in a vector, or fewer, which then wait for each other. And
+    # its sums are stored twice.
     panels = filter_panels(shape)
     calls = blocks * ceil_div(grid.rows * grid.columns, MR)
     sums = 1.1 * points_of(shape) * panels * calls * (
-        grid.terms * max(tiles / calls * vectors / panels / ISSUE, <double> LATENCY) + 150)
+        grid.terms * max(tiles / calls * vectors / panels / ISSUE, <double> LATENCY) + 40 + 4 * MR * NV)
     # Or the time in which weights arrive: where a cache doesn't hold a group's, for each block.
     stream = winograd_group_bytes(shape)
     if stream * shape.G > CACHED_BYTES:
         sums = max(sums, stream * (blocks if stream > CACHED_BYTES else 1) / STREAM)
-    # The transforms of x, of squares of columns by terms, and of y, of each tile and vector of filters.
+    # The transforms of x, of squares of columns by terms, and of y, of each tile and vector of filters, which take
+    # longer to turn over the more lanes there are.
     squares = <double> grid.down * grid.pieces * vectors_of(shape, grid.columns * TILE) * vectors_of(shape, grid.terms)
     squares *= lanes_of(shape)
     if rows_only:
         return shape.G * (sums + squares * (36 if shape.gathered else 24) + tiles * vectors * 48 + blocks * 3000)
-    return shape.G * (sums + squares * (85 if shape.gathered else 55) + tiles * vectors * 240 + blocks * 1500)
+    square = 35 + 0.3 * VECTOR_BYTES + (30 if shape.gathered else 0)
+    return shape.G * (sums + squares * square + tiles * vectors * (80 + 2.5 * VECTOR_BYTES) + blocks * 1500)
 
 
 cdef double winograd_pack_cost(const Shape* shape) noexcept nogil:
