@@ -42,8 +42,28 @@ def test_a_forced_one_is_chosen(run_python, isa):
 
 def test_only_the_chosen_one_is_loaded(run_python, isa):
     """The others' module initialisation may hold instructions that the CPU doesn't have."""
-    script = "import sys, fastconv; print([name for name in sys.modules if name.startswith('fastconv._kernels.')])"
+    script = (
+        "import sys, fastconv\n"
+        "print([name for name in sys.modules if name.startswith('fastconv._kernels.') and sys.modules[name]])\n"
+    )
     assert run_python(script, FASTCONV_ISA=isa).stdout == f"['fastconv._kernels.{isa}']\n"
+
+
+def test_all_modules_can_be_imported(run_python):
+    """As tools do. What the CPU can't run is refused, which isn't the end of the process."""
+    script = (
+        "import importlib, pkgutil, fastconv\n"
+        "from fastconv import _cpu\n"
+        "for module in pkgutil.walk_packages(fastconv.__path__, 'fastconv.'):\n"
+        "    if module.name != 'fastconv.__main__':\n"
+        "        try:\n"
+        "            importlib.import_module(module.name)\n"
+        "        except ModuleNotFoundError as error:\n"
+        "            assert error.name.rpartition('.')[2] in _cpu.unsupported_isas(), error\n"
+        "print('done')\n"
+    )
+    done = run_python(script)
+    assert done.stdout == "done\n", done.stderr
 
 
 @pytest.mark.parametrize("forced", ["avx1024", "AVX2 ", "none"])
@@ -76,13 +96,16 @@ def test_a_cpu_without_it_refuses(run_python):
         "cpu_spec = importlib.machinery.PathFinder.find_spec('fastconv._cpu', spec.submodule_search_locations)\n"
         "cpu = importlib.util.module_from_spec(cpu_spec)\n"
         "cpu_spec.loader.exec_module(cpu)\n"
-        "cpu.supported_isas = lambda: ['baseline']\n"
+        "cpu.supported_isas, cpu.unsupported_isas = lambda: ['baseline'], lambda: ['avx2', 'avx512']\n"
         "sys.modules['fastconv._cpu'] = cpu\n"
     )
     done = run_python(pretend + ASK, FASTCONV_ISA="avx2")
     assert done.returncode == 1
     assert "ImportError: FASTCONV_ISA='avx2'" in done.stderr
     assert run_python(pretend + ASK, FASTCONV_ISA="").stdout == "baseline baseline\n"
+    done = run_python(pretend + "import fastconv\nimport fastconv._kernels.avx2", FASTCONV_ISA="")
+    assert done.returncode == 1
+    assert "ModuleNotFoundError" in done.stderr
 
 
 def test_show_config(capsys, isa):

@@ -27,11 +27,20 @@ cdef extern from *:
     const char* COMPILER
 
 
-def supported_isas():
-    """Names of the instruction sets that this CPU and its operating system can run, the best last."""
+cdef list isas_that(bint run):
     CPU_INIT()
     runs = {"baseline": True, "avx2": HAS_AVX2, "avx512": HAS_AVX512}
-    return [isa for isa, can_run in runs.items() if can_run]
+    return [isa for isa, can_run in runs.items() if can_run == run]
+
+
+def supported_isas():
+    """Names of the instruction sets that this CPU and its operating system can run, the best last."""
+    return isas_that(True)
+
+
+def unsupported_isas():
+    """Names of those that there are kernels for, and that it can't run."""
+    return isas_that(False)
 
 
 compiler = COMPILER.decode()

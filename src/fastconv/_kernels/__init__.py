@@ -2,9 +2,10 @@
 
 import importlib
 import os
+import sys
 from types import ModuleType
 
-from fastconv._cpu import supported_isas
+from fastconv._cpu import supported_isas, unsupported_isas
 
 
 def choose_isa(forced: str) -> str:
@@ -23,8 +24,12 @@ def choose_isa(forced: str) -> str:
 
 
 def load(isa: str) -> ModuleType:
-    """The kernel module of an instruction set. Only ask for one that the CPU can run."""
-    return importlib.import_module(f"fastconv._kernels.{isa}")
+    """The kernel module of an instruction set. Of one that the CPU can't run: ModuleNotFoundError."""
+    return importlib.import_module(f"{__name__}.{isa}")
 
+
+# An import runs a module's own code. Tools import all modules of a package, and would end with an illegal instruction.
+for _isa in unsupported_isas():
+    sys.modules[f"{__name__}.{_isa}"] = None  # type: ignore[assignment]
 
 isa = choose_isa(os.environ.get("FASTCONV_ISA", ""))
