@@ -195,7 +195,7 @@ cdef inline void filter_tile_nv(const FilterSweep* g, const char* x, const vec* 
         else: filter_tile(g, x, w, init, t, 3, 4, nv, step, product, copies, halves)
 
 
-# Not inlined: among the loops around them, the compiler would keep the sums in memory.
+# Not inlined: among the loops around them, the compiler would keep the sums in memory, and take minutes for it.
 cdef void filter_tile_any(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um, int m,
                           int nv) noexcept nogil:
     if nv == NV: filter_tile_nv(g, x, w, init, t, um, m, NV, itemsize(t), False, False, False)
@@ -230,8 +230,8 @@ cdef inline void store_sums(const Shape* shape, const char* sums, dim pitch, dim
         store_vectors(sums, pitch, pixels, lanes_used, y, y_pixel, y_lane, <f64v*> NULL)
 
 
-cdef inline void filter_store(const Shape* shape, const char* t, int nv, dim pixels, dim filters, char* y,
-                              dim y_pixel, dim y_k) noexcept nogil:
+cdef void filter_store(const Shape* shape, const char* t, int nv, dim pixels, dim filters, char* y,
+                       dim y_pixel, dim y_k) noexcept nogil:
     """Sums, [pixels][nv vectors of filters], into y: filters y_k bytes apart, pixels y_pixel."""
     cdef dim lanes = lanes_of(shape)
     cdef int v
@@ -286,7 +286,7 @@ cdef inline dim unit_bytes(const Shape* shape, const FilterGrid* g) noexcept nog
     return (reach_h(shape, g.rows) | 1 if g.shared else g.rows) * g.across * g.pitch
 
 
-cdef inline FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
+cdef FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
     cdef FilterGrid g
     cdef dim terms = shape.C * shape.R * shape.S
     cdef dim most, seen, sets, small
@@ -395,8 +395,8 @@ cdef inline bint filters_are_dense(const Shape* shape, const Weights* w) noexcep
     return w.s == shape.item and w.r == shape.S * shape.item and w.c == shape.R * shape.S * shape.item
 
 
-cdef inline void filter_offsets(const Shape* shape, dim c_step, dim r_step, dim s_step, dim turn, dim back, dim first,
-                                dim count, dim* off) noexcept nogil:
+cdef void filter_offsets(const Shape* shape, dim c_step, dim r_step, dim s_step, dim turn, dim back, dim first,
+                         dim count, dim* off) noexcept nogil:
     """Where terms first .. first+count-1 of the reduction stand.
 
     A value of a filter's row is seen `turn` phases behind the one before it; from the last phase it is `back` bytes to
@@ -517,8 +517,8 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
             channel += x.c
 
 
-cdef inline void stage_any(const Shape* shape, const FilterBlock* b, const Image* x, dim first,
-                           dim count) noexcept nogil:
+# Not inlined, as other functions that are called once for a block: it would be there for each dtype.
+cdef void stage_any(const Shape* shape, const FilterBlock* b, const Image* x, dim first, dim count) noexcept nogil:
     cdef dim least = phase_columns(shape, b.m) * shape.item
     if b.spread: stage_part(shape, b, x, first, count, 0)
     elif least >= 64: stage_part(shape, b, x, first, count, 64)
@@ -717,8 +717,8 @@ cdef inline void pack_vector(const Shape* shape, const Weights* w, const char* d
         first += count
 
 
-cdef inline void pack_panel(const Shape* shape, const Weights* w, dim group, dim panel, dim first, dim last,
-                            char* packed) noexcept nogil:
+cdef void pack_panel(const Shape* shape, const Weights* w, dim group, dim panel, dim first, dim last,
+                     char* packed) noexcept nogil:
     """Terms first .. last-1 of a panel; before the first one, the biases."""
     cdef dim lanes = lanes_of(shape)
     cdef dim width = panel_vectors(shape, panel) * VECTOR_BYTES

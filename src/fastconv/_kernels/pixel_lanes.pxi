@@ -29,6 +29,8 @@ cdef enum:
 
 cdef struct PixelTile:
     dim C, R, S
+    const char* w           # of a panel of filters: weights, [c][s][r][filter],
+    const char* bias        # and biases, a vector each
     const dim* column       # where the columns of a filter begin, in bytes
     const dim* columns_end
     dim x_c, x_h            # byte strides of x, from one row of a filter to the next
@@ -75,20 +77,20 @@ cdef inline void pixel_row(vec* acc, const char* x, const char* w, dim w_step, c
         if column == g.columns_end: break
 
 
-cdef inline void pixel_tile(const PixelTile* g, const char* x, const char* w, const char* bias, vec* y,
-                            int km, int mp, int nv) noexcept nogil:
+cdef inline void pixel_tile(const PixelTile* g, const char* x, vec* y, int km, int mp, int nv) noexcept nogil:
     """km filters x mp rows x nv vectors of y. Assumes mp <= R."""
     cdef vec acc[PIXEL_MR * PIXEL_NV]
     cdef dim w_r = km * itemsize(y)
     cdef dim w_s = g.R * w_r
     cdef dim c = g.C, h
+    cdef const char* w = g.w
     cdef const char* row
     cdef const char* taken
     cdef int k, i, v
     for k in range(km):
         for i in range(mp):
             for v in range(nv):
-                acc[(k * mp + i) * nv + v] = (<const vec*> (bias + k * VECTOR_BYTES))[0]
+                acc[(k * mp + i) * nv + v] = (<const vec*> (g.bias + k * VECTOR_BYTES))[0]
     # Each loop runs once at least. Were that left open, the compiler would take the sums through memory.
     while True:
         # A row of x enters the tile at its first row of y, later ones reach all rows, the last leave row by row.
@@ -125,34 +127,33 @@ cdef inline void pixel_tile(const PixelTile* g, const char* x, const char* w, co
 
 # The variants are one loop nest: km, mp and nv become constants of a copy that the compiler unrolls.
 
-cdef inline void pixel_tile_nv(const PixelTile* g, const char* x, const char* w, const char* bias, vec* y,
-                               int km, int mp, int nv) noexcept nogil:
+cdef inline void pixel_tile_nv(const PixelTile* g, const char* x, vec* y, int km, int mp, int nv) noexcept nogil:
     if mp == 1:
-        if km == 1: pixel_tile(g, x, w, bias, y, 1, 1, nv)
-        elif km == 2: pixel_tile(g, x, w, bias, y, 2, 1, nv)
-        elif km == 3: pixel_tile(g, x, w, bias, y, 3, 1, nv)
-        elif km == 4: pixel_tile(g, x, w, bias, y, 4, 1, nv)
-        elif km == 5: pixel_tile(g, x, w, bias, y, 5, 1, nv)
-        else: pixel_tile(g, x, w, bias, y, 6, 1, nv)
+        if km == 1: pixel_tile(g, x, y, 1, 1, nv)
+        elif km == 2: pixel_tile(g, x, y, 2, 1, nv)
+        elif km == 3: pixel_tile(g, x, y, 3, 1, nv)
+        elif km == 4: pixel_tile(g, x, y, 4, 1, nv)
+        elif km == 5: pixel_tile(g, x, y, 5, 1, nv)
+        else: pixel_tile(g, x, y, 6, 1, nv)
     elif km == 1:
-        if mp == 2: pixel_tile(g, x, w, bias, y, 1, 2, nv)
-        elif mp == 3: pixel_tile(g, x, w, bias, y, 1, 3, nv)
-        elif mp == 4: pixel_tile(g, x, w, bias, y, 1, 4, nv)
-        elif mp == 5: pixel_tile(g, x, w, bias, y, 1, 5, nv)
-        else: pixel_tile(g, x, w, bias, y, 1, 6, nv)
+        if mp == 2: pixel_tile(g, x, y, 1, 2, nv)
+        elif mp == 3: pixel_tile(g, x, y, 1, 3, nv)
+        elif mp == 4: pixel_tile(g, x, y, 1, 4, nv)
+        elif mp == 5: pixel_tile(g, x, y, 1, 5, nv)
+        else: pixel_tile(g, x, y, 1, 6, nv)
     elif km == 2:
-        if mp == 2: pixel_tile(g, x, w, bias, y, 2, 2, nv)
-        else: pixel_tile(g, x, w, bias, y, 2, 3, nv)
-    else: pixel_tile(g, x, w, bias, y, 3, 2, nv)
+        if mp == 2: pixel_tile(g, x, y, 2, 2, nv)
+        else: pixel_tile(g, x, y, 2, 3, nv)
+    else: pixel_tile(g, x, y, 3, 2, nv)
 
 
-cdef inline void pixel_tile_any(const PixelTile* g, const char* x, const char* w, const char* bias, vec* y,
-                                int km, int mp, int nv) noexcept nogil:
-    if nv == 1: pixel_tile_nv(g, x, w, bias, y, km, mp, 1)
-    elif nv == 2: pixel_tile_nv(g, x, w, bias, y, km, mp, 2)
+# As filter_tile_any is, not inlined.
+cdef void pixel_tile_any(const PixelTile* g, const char* x, vec* y, int km, int mp, int nv) noexcept nogil:
+    if nv == 1: pixel_tile_nv(g, x, y, km, mp, 1)
+    elif nv == 2: pixel_tile_nv(g, x, y, km, mp, 2)
     elif PIXEL_NV == 4:
-        if nv == 3: pixel_tile_nv(g, x, w, bias, y, km, mp, 3)
-        else: pixel_tile_nv(g, x, w, bias, y, km, mp, 4)
+        if nv == 3: pixel_tile_nv(g, x, y, km, mp, 3)
+        else: pixel_tile_nv(g, x, y, km, mp, 4)
 
 
 cdef inline int tile_vectors(dim left) noexcept nogil:
@@ -248,8 +249,8 @@ cdef inline void fill_table(const Shape* shape, const PixelStage* g, dim* column
             column[r * shape.S + s] = tap(shape, g, r, s)
 
 
-cdef inline void stage_band(const Shape* shape, const PixelStage* g, const Image* x, const char* image,
-                            const PixelBlock* block, char* stage, char* line) noexcept nogil:
+cdef void stage_band(const Shape* shape, const PixelStage* g, const Image* x, const char* image,
+                     const PixelBlock* block, char* stage, char* line) noexcept nogil:
     """The rows of x that a block sees."""
     cdef dim first = block.q_first * shape.q_step
     cdef dim count = reach_w(shape, block.q_last - block.q_first)
@@ -264,8 +265,8 @@ cdef inline void stage_band(const Shape* shape, const PixelStage* g, const Image
         stage += g.c
 
 
-cdef inline void cut_rows(const Shape* shape, const PixelStage* g, const char* sums, dim sums_k, char* y, dim filters,
-                          dim rows) noexcept nogil:
+cdef void cut_rows(const Shape* shape, const PixelStage* g, const char* sums, dim sums_k, char* y, dim filters,
+                   dim rows) noexcept nogil:
     """The rows of y from their sequence, for each filter."""
     cdef dim k, p
     for k in range(filters):
@@ -285,8 +286,7 @@ cdef inline void pixel_block(const Shape* shape, const PixelStage* stage, const 
     cdef dim terms = shape.C * shape.R * shape.S
     cdef int rows = pixel_rows(shape)
     cdef dim k = split(shape.K, panels, block.panel_first)
-    cdef const char* bias = packed + block.group * pixel_group_bytes(shape)
-    cdef const char* weights = bias + shape.K * VECTOR_BYTES + k * terms * item
+    cdef const char* biases = packed + block.group * pixel_group_bytes(shape)
     cdef const char* image = x.data + block.n * x.n + block.group * shape.C * x.c
     cdef char* values = workspace + table_bytes(shape)
     cdef char* sums = values + shape.C * stage.c + VECTOR_BYTES
@@ -297,7 +297,8 @@ cdef inline void pixel_block(const Shape* shape, const PixelStage* stage, const 
     cdef PixelBlock area = block[0]         # of the sequence, if y is computed flat
     cdef dim p, q, panel
     cdef int mp, nv, km
-    bias += k * VECTOR_BYTES
+    g.w = biases + shape.K * VECTOR_BYTES + k * terms * item
+    g.bias = biases + k * VECTOR_BYTES
     g.C, g.R, g.S = shape.C, shape.R, shape.S
     g.column = <const dim*> workspace
     g.x_c = x.c
@@ -334,14 +335,14 @@ cdef inline void pixel_block(const Shape* shape, const PixelStage* stage, const 
                         nv -= 1     # the block is at least one vector wide
                     else:
                         q = area.q_last - nv * lanes
-                pixel_tile_any(&g, image + p * shape.p_step * x_h + q * item, weights, bias,
-                               <vec*> (to + p * g.y_p + q * item), km, mp, nv)
+                pixel_tile_any(&g, image + p * shape.p_step * x_h + q * item, <vec*> (to + p * g.y_p + q * item), km,
+                               mp, nv)
                 q += nv * lanes
             p += mp
         if stage.flat:
             cut_rows(shape, stage, sums, g.y_k, y, km, block.p_last - block.p_first)
-        weights += km * terms * item
-        bias += km * VECTOR_BYTES
+        g.w += km * terms * item
+        g.bias += km * VECTOR_BYTES
         y += km * shape.P * shape.Q * item
 
 

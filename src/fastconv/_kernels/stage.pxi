@@ -101,8 +101,7 @@ cdef dim split_many(char* to, dim phase, const char* value, dim count, dim step,
     return split_in_squares(to, phase, value, count, step, phases, <f64v*> NULL)
 
 
-cdef inline void split_row(char* to, dim phase, const char* value, dim count, dim step, dim phases,
-                           dim item) noexcept nogil:
+cdef void split_row(char* to, dim phase, const char* value, dim count, dim step, dim phases, dim item) noexcept nogil:
     """Values f, f + step, ... of a row to to + f * phase, side by side, for all f < phases."""
     cdef dim f, whole = 0, most, longer, pairs = count // 2
     if phases == 2 == step and pairs * item >= VECTOR_BYTES:
