@@ -4,10 +4,9 @@ A register tile that isn't unrolled or spills to memory is 2 to 20 times slower 
 each compiler:
 
     python benchmarks/tile_guard.py            # the goals: 95 % (AVX-512, AVX2), 70 % (baseline), 60 % (groups)
-
-"tile" is that of filter_lanes.pxi, "groups" that of depthwise layers, which reads a vector for each multiply-add.
     python benchmarks/tile_guard.py --quick    # only far misses fail: for busy machines
 
+"tile" is that of filter_lanes.pxi, "groups" that of depthwise layers, which reads a vector for each multiply-add.
 Exits with 1 where an instruction set misses its goal.
 """
 

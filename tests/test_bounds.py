@@ -58,6 +58,11 @@ for dtype in ("float32", "float64"):
         x, w, bias = integers(shape(C=2, K=3, R=1, S=S, P=2, Q=(Q - 1) * step + 1 + Q % step), dtype)
         for method, padding in itertools.product(("direct-pixels", "direct-filters"), (0, 1)):
             check(x, w, bias, method=method, stride=(1, step), padding=(0, padding))
+for (C, R, S, Q), dtype in itertools.product(((16, 3, 3, 3), (16, 3, 3, 4), (48, 1, 3, 5)), ("float32", "float64")):
+    x, w, bias = integers(shape(C=C, K=6000, R=R, S=S, P=R, Q=Q), dtype)
+    w = np.concatenate([w, w, w])       # many filters and few outputs: small tiles
+    for padding in (0, (R // 2, S // 2)):
+        check(x, w, np.concatenate([bias, bias, bias]), method="winograd", padding=padding)
 print("within bounds")
 """
 

@@ -87,6 +87,61 @@ def test_blocks(dtype):
         check_case(shape(C=48, K=70, R=1, S=3, P=P, Q=Q), dtype, workers=3)
 
 
+def many_filters(C, R, S, dtype):
+    """So many that a small image is cut into small tiles, as weights of large ones would be more than 8 MiB."""
+    return (8 << 20) // (C * R * S * (2 if R == 1 else 4) * np.dtype(dtype).itemsize) + 1
+
+
+@pytest.mark.parametrize(("C", "R", "S", "stride"), FILTERS)
+def test_small_tiles(C, R, S, stride, dtype):
+    """At every edge of one, and with what isn't finite."""
+    K = many_filters(C, R, S, dtype)
+    rng = RNG(0)
+    for P, Q in ((R, S), (R + 1, S), (R, S + 1)):
+        case = shape(C=C, K=K, R=R, S=S, P=P, Q=Q, stride=stride)
+        x, w, bias = alike(case, dtype)
+        exact, bound = oracle.correlate(x, w, bias, stride=stride)
+        y = winograd(x, w, bias, stride=stride)
+        check(y, exact, bound, case)
+        assert not same_bits(y, fastconv.correlate(x, w, bias=bias, stride=stride, method="direct-filters"))
+        x[tuple(rng.integers(x.shape))] = np.nan
+        spoiled = winograd(x, w, bias, stride=stride, workers=3)
+        direct = fastconv.correlate(x, w, bias=bias, stride=stride, method="direct-filters")
+        finite = np.isfinite(direct)
+        assert np.array_equal(np.isfinite(spoiled), finite)
+        assert (abs(spoiled - exact)[finite] <= bound.max()).all(), case
+
+
+@pytest.mark.parametrize(("C", "R", "S", "stride"), [FILTERS[0], FILTERS[6], FILTERS[8]])
+def test_small_tiles_save_memory(C, R, S, stride, dtype):
+    """The same bits then by any number of workers, in a batch or alone, and packed by a plan or a single call."""
+    case = shape(N=2, C=C, K=many_filters(C, R, S, dtype), R=R, S=S, P=R, Q=S + 1, stride=stride)
+    x, w, bias = alike(case, dtype)
+    plan = fastconv.Plan(w, x.shape, bias=bias, method="winograd", stride=stride)
+    large = fastconv.Plan(w, (C, 99, 99), bias=bias, method="winograd", stride=stride)
+    assert plan.packed_bytes < 0.9 * large.packed_bytes
+    y = plan(x)
+    for workers in (2, 3, 16):
+        assert same_bits(winograd(x, w, bias, stride=stride, workers=workers), y), workers
+    for image, alone in zip(x, y, strict=True):
+        assert same_bits(winograd(image, w, bias, stride=stride, workers=2), alone)
+    last = winograd(np.moveaxis(x, 1, -1), w, bias, stride=stride, layout="NHWC")
+    assert same_bits(np.moveaxis(last, -1, 1).copy(), y)
+
+
+def test_worst_inputs_of_small_tiles(dtype):
+    """Which lose less than large ones do."""
+    for C, R, S in ((16, 3, 3), (6, 5, 5), (48, 1, 3)):
+        K = many_filters(C, R, S, dtype)
+        for image, filters in itertools.product((normal, alternating, of_one_channel(positive)), (normal, rim)):
+            rng = RNG(3)
+            x, w = image(rng, (1, C, R + 4, S + 4)).astype(dtype), filters(rng, (K, C, R, S)).astype(dtype)
+            check(winograd(x, w), *oracle.correlate(x, w), image.__name__, filters.__name__)
+        x[..., 0, 0] = x[..., -1, -1] = 1e9     # what no valid output sees
+        w[..., 0, 0] = w[..., -1, -1] = 0
+        check(winograd(x, w), *oracle.correlate(x, w), R, S)
+
+
 def test_rows_shared_by_workers(dtype):
     """In pieces as narrow as they get, and by panels where weights are many: all is written, and the same."""
     for Q, K in itertools.product((25, 29, 57, 61, 113), (3, 220)):

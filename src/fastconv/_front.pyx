@@ -186,11 +186,11 @@ def correlate(x, w, *, mode="valid", stride=1, padding=0, dilation=1, groups=1, 
         sums the terms, along vectors of pixels, of filters or of groups, for 1 x 1 filters as a product of matrices, or
         for images of a few outputs along vectors of the terms; it takes the fastest of these. "winograd" saves three
         quarters of the multiplications of patches of 3 x 3 [2]_ that it cuts filters into, with strides of 1 and 2,
-        from 144 terms on; half of them for filters of one row. "separable" sums along columns and
-        then along rows, where each filter is the product of a column and a row, as Gaussians and boxes are. "fft"
-        multiplies Fourier transforms of rows, for large filters; it needs ducc0 or SciPy (``pip install
-        fastconv[fft]``). None of the three is for integers. What they can't be sure to compute within the error bound,
-        they sum directly.
+        from 144 terms on; half of them for filters of one row, or where a small image has very many filters.
+        "separable" sums along columns and then along rows, where each filter is the product of a column and a row, as
+        Gaussians and boxes are. "fft" multiplies Fourier transforms of rows, for large filters; it needs ducc0 or SciPy
+        (``pip install fastconv[fft]``). None of the three is for integers. What they can't be sure to compute within
+        the error bound, they sum directly.
     workers : int, optional
         Threads to use at most; negative counts from the number of CPUs. None is `get_workers`; work of less than
         about 50 microseconds stays on the calling thread. The result has the same bits for any number.

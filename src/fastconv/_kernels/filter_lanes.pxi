@@ -58,7 +58,6 @@ cdef struct FilterSweep:
     dim row_step                # pixels from one row of a tile to the next, in sums
     const char* ahead           # what the next tiles will want is asked for, a line a term: from here on, in steps
     dim ahead_step
-    dim half                    # of winograd.pxi: terms in the first of two chains
     # Of matrix.pxi:
     dim term                    # bytes from one term to the next, instead of off
     const dim* lines            # what is asked for, at distances from `ahead`, and from the results; NULL: nothing
@@ -103,7 +102,7 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
     cdef int u, i, v
     cdef vec* sums
     cdef dim terms = g.terms
-    cdef dim end = g.half if halves else terms
+    cdef dim end = terms // 2 if halves else terms
     r = 0
     while True:
         for u in range(um):

@@ -89,6 +89,14 @@ cdef double group_rounds(dim rounds, vec* w, vec* out) noexcept nogil:
     return 2.0 * rounds * 25 * GROUP_M * (sizeof(vec) // itemsize(out))
 
 
+cdef double rounds_of(str what, dim rounds, vec* w, vec* out, dim* off):
+    if what == "peak":
+        return peak_rounds(rounds, out)
+    if what == "groups":
+        return group_rounds(rounds, w, out)
+    return tile_rounds(rounds, w, out, off)
+
+
 def flops(str what, str dtype, dim rounds):
     """Do `rounds` of multiply-adds on registers ("peak"), or in a tile ("tile", "groups"); return their flops."""
     cdef dim size = (TILE_TERMS + MR) * NV * VECTOR_BYTES
@@ -105,16 +113,8 @@ def flops(str what, str dtype, dim rounds):
         off[i] = 8 * i
     try:
         if dtype == "float32":
-            if what == "peak":
-                return peak_rounds(rounds, <f32v*> out)
-            if what == "groups":
-                return group_rounds(rounds, <f32v*> memory, <f32v*> out)
-            return tile_rounds(rounds, <f32v*> memory, <f32v*> out, off)
-        if what == "peak":
-            return peak_rounds(rounds, <f64v*> out)
-        if what == "groups":
-            return group_rounds(rounds, <f64v*> memory, <f64v*> out)
-        return tile_rounds(rounds, <f64v*> memory, <f64v*> out, off)
+            return rounds_of(what, rounds, <f32v*> memory, <f32v*> out, off)
+        return rounds_of(what, rounds, <f64v*> memory, <f64v*> out, off)
     finally:
         free(memory)
 

@@ -1,13 +1,15 @@
 # Winograd's minimal filtering: filters of many channels, cut into patches of 3 x 3 values.
 #
 # 4 x 4 outputs of a patch of 3 x 3 are made from 6 x 6 pixels by 36 multiplications instead of 144:
-# Y = A' [sum of (G w G') * (B' x B)] A, with * element by element.
+# Y = A' [sum of (G w G') * (B' x B)] A, with * element by element. Or 2 x 2 outputs from 4 x 4 pixels, by 16 instead of
+# 36: with a small image and many filters it is their arrival from memory that takes long, and the larger tile has 36
+# weights for 9.
 #
 # S. Winograd, Arithmetic Complexity of Computations, SIAM, 1980; A. Lavin and S. Gray, Fast Algorithms for
-# Convolutional Neural Networks, CVPR 2016. Polynomials are evaluated at 0, +-ALPHA, +-2 ALPHA and infinity. With points
-# around 1 the transforms lose least (B. Barabasz et al., Error Analysis and Improving the Accuracy of Winograd
-# Convolution for Deep Neural Networks, ACM TOMS 46(4), 2020), and as ALPHA is 45/64, all of their constants are exact
-# in float32.
+# Convolutional Neural Networks, CVPR 2016. Polynomials are evaluated at 0, +-ALPHA, +-2 ALPHA and infinity, for the
+# smaller tile without +-2 ALPHA. With points around 1 the transforms lose least (B. Barabasz et al., Error Analysis and
+# Improving the Accuracy of Winograd Convolution for Deep Neural Networks, ACM TOMS 46(4), 2020), and as ALPHA is 45/64,
+# all of their constants are exact in float32.
 #
 # The sum is over terms: channels, and for each the patches that its filter is cut into. A filter that is larger is the
 # sum of its patches, each over pixels that lie as far behind as the patch does. With a stride, a patch has every
@@ -15,7 +17,7 @@
 # that is zeros.
 #
 # Filters of one row are cut into patches of 1 x 3, and nothing is transformed along columns: 4 outputs by 6
-# multiplications instead of 12.
+# multiplications instead of 12, or 2 by 4 instead of 6.
 #
 # For each block of tiles:
 #     V[xi][tile][term] = B' x B      along columns lanes hold columns of x; turned over, along rows, they hold terms
@@ -39,9 +41,11 @@ cdef extern from *:
 cdef enum:
     CACHED_BYTES = 1 << 20          # of weights that a second-level cache holds; of others,
     STREAM = 7                      # bytes that arrive in a cycle
+    FAR_BYTES = 8 << 20             # of weights that arrive from a third-level cache about as fast as they are used
     SIDE = 3                        # rows and columns of a patch,
-    TILE = 4                        # of a tile of y,
-    POINTS = 6                      # and of a tile of x
+    TILE = 4                        # of a large tile of y,
+    POINTS = 6                      # and of its x
+    SMALL = 2                       # of a small tile of y
     MOST_SIDE = 64                  # of a filter
     MOST_STEP = 2                   # of a stride
     LEAST_TERMS = 144               # of the direct sum; with fewer, the transforms' rounding could pass the error bound
@@ -59,7 +63,7 @@ cdef enum:
     LATE_WORK = 10 * TASK_WORK      # multiply-adds in a task then, about, so that Ctrl-C is heard in time
 
 
-# The transforms, of six vectors along one axis. Constants are of the vector's own dtype, or the product wouldn't be.
+# The transforms, along one axis of a tile. Constants are of the vector's own dtype, or the product wouldn't be.
 
 cdef inline lane plus(lane acc, double factor, lane b) noexcept nogil:
     """acc + factor * b."""
@@ -76,12 +80,19 @@ cdef inline lane times(double factor, lane b) noexcept nogil:
         return b * factor
 
 
-cdef inline void transform_x(const lane* x, lane* v) noexcept nogil:
+cdef inline void transform_x(const lane* x, lane* v, int tile) noexcept nogil:
     """v = B' x."""
-    cdef lane near = plus(x[4], -4 * ALPHA * ALPHA, x[2])
-    cdef lane near_odd = plus(x[3], -4 * ALPHA * ALPHA, x[1])
-    cdef lane far = plus(x[4], -ALPHA * ALPHA, x[2])
-    cdef lane far_odd = plus(x[3], -ALPHA * ALPHA, x[1])
+    cdef lane near, near_odd, far, far_odd
+    if tile == SMALL:
+        v[0] = plus(x[2], -ALPHA * ALPHA, x[0])
+        v[1] = plus(x[2], ALPHA, x[1])
+        v[2] = plus(x[2], -ALPHA, x[1])
+        v[3] = plus(x[3], -ALPHA * ALPHA, x[1])
+        return
+    near = plus(x[4], -4 * ALPHA * ALPHA, x[2])
+    near_odd = plus(x[3], -4 * ALPHA * ALPHA, x[1])
+    far = plus(x[4], -ALPHA * ALPHA, x[2])
+    far_odd = plus(x[3], -ALPHA * ALPHA, x[1])
     v[0] = plus(plus(x[4], -5 * ALPHA * ALPHA, x[2]), 4 * ALPHA * ALPHA * ALPHA * ALPHA, x[0])
     v[1] = plus(near, ALPHA, near_odd)
     v[2] = plus(near, -ALPHA, near_odd)
@@ -90,25 +101,33 @@ cdef inline void transform_x(const lane* x, lane* v) noexcept nogil:
     v[5] = plus(plus(x[5], -5 * ALPHA * ALPHA, x[3]), 4 * ALPHA * ALPHA * ALPHA * ALPHA, x[1])
 
 
-cdef inline void transform_y(const lane* m, lane* y) noexcept nogil:
+cdef inline void transform_y(const lane* m, lane* y, int tile) noexcept nogil:
     """y = A' m."""
     cdef lane near = m[1] + m[2]
     cdef lane near_odd = m[1] - m[2]
-    cdef lane far = m[3] + m[4]
-    cdef lane far_odd = m[3] - m[4]
+    cdef lane far, far_odd
+    if tile == SMALL:
+        y[0] = m[0] + near
+        y[1] = plus(m[3], ALPHA, near_odd)
+        return
+    far = m[3] + m[4]
+    far_odd = m[3] - m[4]
     y[0] = m[0] + near + far
     y[1] = times(ALPHA, plus(near_odd, 2, far_odd))
     y[2] = times(ALPHA * ALPHA, plus(near, 4, far))
     y[3] = plus(m[5], ALPHA * ALPHA * ALPHA, plus(near_odd, 8, far_odd))
 
 
-cdef inline double transform_w(int xi, int r) noexcept nogil:
+cdef inline double transform_w(int xi, int r, dim tile) noexcept nogil:
     """G[xi][r]: the powers of a point, over its distances from the others; of infinity, the last one alone."""
     cdef double alpha2 = ALPHA * ALPHA
     cdef double point = 0, power = 1 / (4 * alpha2 * alpha2)
-    if xi == POINTS - 1:
+    if xi == tile + SIDE - 2:
         return r == SIDE - 1
-    if xi > 0:
+    if tile == SMALL:
+        point = ALPHA if xi == 1 else -ALPHA if xi == 2 else 0
+        power = 1 / (2 * alpha2) if xi > 0 else -1 / alpha2
+    elif xi > 0:
         point = ALPHA if xi <= 2 else 2 * ALPHA
         power = -1 / (6 * alpha2 * alpha2) if xi <= 2 else 1 / (24 * alpha2 * alpha2)
         if xi % 2 == 0:
@@ -153,19 +172,38 @@ cdef inline dim count_terms(const Shape* shape) noexcept nogil:
     return shape.C * count_patches(shape.R, shape.p_step) * count_patches(shape.S, shape.q_step)
 
 
-cdef inline int points_down(const Shape* shape) noexcept nogil:
-    """Rows of a tile of x: columns aren't transformed for filters of one row."""
-    return 1 if shape.R == 1 else POINTS
+cdef inline double cycles_of(const Shape* shape, dim tile) noexcept nogil:
+    """Those that a vector of weights takes for multiply-adds, or to arrive, with tiles of so many columns."""
+    cdef bint rows_only = shape.R == 1
+    cdef double tiles = <double> ceil_div(shape.P, 1 if rows_only else tile) * ceil_div(shape.Q, tile)
+    cdef double points = (1 if rows_only else tile + SIDE - 1) * (tile + SIDE - 1)
+    return points * max(tiles / ISSUE, VECTOR_BYTES / <double> STREAM)
+
+
+cdef inline dim tile_across(const Shape* shape) noexcept nogil:
+    """Columns of a tile of y: large ones have 2 or 4 weights for 1, of which a cache may hold all."""
+    if <double> shape.G * shape.K * shape.C * shape.R * shape.S * shape.item * (2 if shape.R == 1 else 4) <= FAR_BYTES:
+        return TILE
+    return SMALL if cycles_of(shape, SMALL) < 0.9 * cycles_of(shape, TILE) else TILE
 
 
 cdef inline dim tile_down(const Shape* shape) noexcept nogil:
-    """Rows of a tile of y."""
-    return 1 if shape.R == 1 else TILE
+    """Rows of a tile of y: columns aren't transformed for filters of one row."""
+    return 1 if shape.R == 1 else tile_across(shape)
 
 
-cdef inline int points_of(const Shape* shape) noexcept nogil:
+cdef inline dim points_across(const Shape* shape) noexcept nogil:
+    """Columns of a tile of x."""
+    return tile_across(shape) + SIDE - 1
+
+
+cdef inline dim points_down(const Shape* shape) noexcept nogil:
+    return 1 if shape.R == 1 else points_across(shape)
+
+
+cdef inline dim points_of(const Shape* shape) noexcept nogil:
     """Of a tile of x: values of xi."""
-    return points_down(shape) * POINTS
+    return points_down(shape) * points_across(shape)
 
 
 cdef struct WinogradGrid:
@@ -186,7 +224,7 @@ cdef inline WinogradGrid winograd_grid(const Shape* shape, int workers) noexcept
     g.terms = count_terms(shape)
     most = max(LEAST_TILES, min(BLOCK_POINTS, WINOGRAD_BYTES // (g.terms * shape.item)) // points_of(shape))
     g.down = ceil_div(shape.P, tile_down(shape))
-    g.across = ceil_div(shape.Q, TILE)
+    g.across = ceil_div(shape.Q, tile_across(shape))
     if shape.unpacked:
         g.pieces = g.bands = 1
         g.rows, g.columns = g.down, g.across
@@ -246,7 +284,7 @@ cdef inline dim plane_bytes(const WinogradGrid* g) noexcept nogil:
 
 cdef inline dim row_bytes(const Shape* shape, const WinogradGrid* g) noexcept nogil:
     """A row of x under a row of tiles, with room for another vector of columns."""
-    return whole_lines(((g.columns * TILE + POINTS) * shape.item + VECTOR_BYTES) * shape.q_step)
+    return whole_lines(((g.columns * tile_across(shape) + POINTS) * shape.item + VECTOR_BYTES) * shape.q_step)
 
 
 cdef inline bint is_narrow(const Shape* shape, dim columns) noexcept nogil:
@@ -254,7 +292,7 @@ cdef inline bint is_narrow(const Shape* shape, dim columns) noexcept nogil:
 
     They are whole rows of y: pieces of rows have MR / 2 tiles at least, and are wider.
     """
-    return columns * TILE <= lanes_of(shape)
+    return columns * tile_across(shape) <= lanes_of(shape)
 
 
 cdef inline dim strip_bytes(const Shape* shape, const WinogradGrid* g) noexcept nogil:
@@ -269,7 +307,7 @@ cdef inline Shape tile_shape(const Shape* shape) noexcept nogil:
     one.N = one.G = 1
     one.K = min(shape.K, filter_width(shape))
     one.P = min(shape.P, tile_down(shape))
-    one.Q = min(shape.Q, <dim> TILE)
+    one.Q = min(shape.Q, tile_across(shape))
     one.channels_last = True
     one.unpacked = False
     return one
@@ -309,8 +347,8 @@ cdef struct WinogradBlock:
     const char* image           # the first channel of the group
     dim row, rows, column, columns      # its first tile row and column, and how many
     dim tiles
-    dim tile                    # rows of y in a tile,
-    int points                  # and of x
+    dim tile_down, tile_across  # rows and columns of y in a tile,
+    dim points                  # and rows of x
     dim p, q                    # rows and columns of y in it
     dim left, right             # columns of the padded image between which outputs see x itself
     bint in_place               # those are read where they stand
@@ -344,8 +382,8 @@ cdef inline void find_source(const Shape* shape, const WinogradBlock* b, dim row
     """
     cdef dim h, k
     source.c = term.c
-    source.row = (b.row + row) * b.tile * shape.p_step + term.r
-    source.column = b.column * TILE * shape.q_step + term.s
+    source.row = (b.row + row) * b.tile_down * shape.p_step + term.r
+    source.column = b.column * b.tile_across * shape.q_step + term.s
     for k in range(b.points):
         h = source.row + k * shape.p_step
         if h >= reach_h(shape, shape.P):
@@ -396,26 +434,30 @@ cdef inline void transform_columns(const Source* source, dim at, dim first, dim 
     if points == 1:
         t[0] = x[0]
     else:
-        transform_x(x, t)
+        transform_x(x, t, points - SIDE + 1)
     for k in range(points):
         (<lane*> (part + k * MOST_LANES * VECTOR_BYTES))[0] = t[k]
 
 
-cdef inline void transform_any(const Source* source, dim at, dim first, dim last, char* part, lane* like, int points,
+cdef inline void transform_any(const Source* source, dim at, dim first, dim last, char* part, lane* like, dim points,
                                dim step, bint whole) noexcept nogil:
-    if points == 1 and step == 1: transform_columns(source, at, first, last, part, like, 1, 1, whole)
+    if step == 1:
+        if points == POINTS: transform_columns(source, at, first, last, part, like, POINTS, 1, whole)
+        elif points == 1: transform_columns(source, at, first, last, part, like, 1, 1, whole)
+        else: transform_columns(source, at, first, last, part, like, SMALL + SIDE - 1, 1, whole)
+    elif points == POINTS: transform_columns(source, at, first, last, part, like, POINTS, 2, whole)
     elif points == 1: transform_columns(source, at, first, last, part, like, 1, 2, whole)
-    elif step == 1: transform_columns(source, at, first, last, part, like, POINTS, 1, whole)
-    else: transform_columns(source, at, first, last, part, like, POINTS, 2, whole)
+    else: transform_columns(source, at, first, last, part, like, SMALL + SIDE - 1, 2, whole)
 
 
-cdef inline void transform_rows(const WinogradBlock* b, const lane* turned, char* v, lane* like) noexcept nogil:
+cdef inline void transform_rows(const WinogradBlock* b, const lane* turned, char* v, int tile) noexcept nogil:
     """A tile of a vector of terms along rows, into V."""
     cdef lane t[POINTS]
-    cdef int i, j
+    cdef dim i
+    cdef int j
     for i in range(b.points):
-        transform_x(turned, t)
-        for j in range(POINTS):
+        transform_x(turned, t, tile)
+        for j in range(tile + SIDE - 1):
             (<lane*> v)[0] = t[j]
             prefetch_to_write(v + VECTOR_BYTES)
             v += b.slab
@@ -428,8 +470,8 @@ cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, cons
     cdef int lanes = sizeof(lane) // itemsize(like)
     cdef dim used = min(<dim> lanes, g.terms - first)
     cdef dim step = shape.q_step
-    cdef dim needed = b.columns * TILE + POINTS - TILE      # columns
-    cdef dim seen = ceil_div(reach_w(shape, shape.Q) - b.column * TILE * step, step)    # of these, at most
+    cdef dim needed = b.columns * b.tile_across + SIDE - 1       # columns
+    cdef dim seen = ceil_div(reach_w(shape, shape.Q) - b.column * b.tile_across * step, step)    # of these, at most
     cdef dim at = 0, kept = 0, begin, low, high, i
     cdef Source source[MOST_LANES]
     cdef Source gathered
@@ -471,10 +513,13 @@ cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, cons
         at += lanes
         kept += lanes
         begin = 0
-        while begin + POINTS <= min(kept, needed - at + kept):
-            transform_rows(b, turned + begin, v + tile[0], like)
+        while begin + b.tile_across + SIDE - 1 <= min(kept, needed - at + kept):
+            if b.tile_across == TILE:
+                transform_rows(b, turned + begin, v + tile[0], TILE)
+            else:
+                transform_rows(b, turned + begin, v + tile[0], SMALL)
             tile += 1
-            begin += TILE
+            begin += b.tile_across
         # The next tile has these columns too.
         kept -= begin
         for k in range(b.points):
@@ -483,36 +528,44 @@ cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, cons
 
 
 cdef inline lane winograd_tile(const lane* m, dim m_step, const lane* bias, lane* y, dim y_row, dim y_step,
-                               dim rows, dim columns, int points) noexcept nogil:
+                               dim rows, dim columns, int down, int across) noexcept nogil:
     """A vector of filters of one tile: rows x columns of its outputs; returns zeros, or NaN if any isn't finite."""
     cdef lane column[POINTS]
     cdef lane part[POINTS * TILE]
     cdef lane row[POINTS]
     cdef lane out[TILE]
     cdef lane bad = m[0] - m[0]
-    cdef int tile = 1 if points == 1 else TILE
+    cdef int points = across + SIDE - 1
     cdef int i, j
-    for j in range(POINTS):
+    for j in range(points):
         m = <const lane*> in_register(<const char*> m)
-        for i in range(points):
-            column[i] = m[i * POINTS * m_step]
+        for i in range(1 if down == 1 else points):
+            column[i] = m[i * points * m_step]
         m += m_step
-        if points == 1:
+        if down == 1:
             out[0] = column[0]
         else:
-            transform_y(column, out)
-        for i in range(tile):
-            part[i * POINTS + j] = out[i]
-    for i in range(tile):
-        for j in range(POINTS):
-            row[j] = part[i * POINTS + j]
-        transform_y(row, out)
-        for j in range(TILE):
+            transform_y(column, out, across)
+        for i in range(down):
+            part[i * points + j] = out[i]
+    for i in range(down):
+        for j in range(points):
+            row[j] = part[i * points + j]
+        transform_y(row, out, across)
+        for j in range(across):
             out[j] = out[j] + bias[0]
             bad = plus(bad, 0, out[j])
             if i < rows and j < columns:
                 y[i * y_row + j * y_step] = out[j]
     return bad
+
+
+cdef inline lane winograd_tile_of(const lane* m, dim m_step, const lane* bias, lane* y, dim y_row, dim y_step,
+                                  dim rows, dim columns, dim down, dim across) noexcept nogil:
+    if down == 1 and across == TILE: return winograd_tile(m, m_step, bias, y, y_row, y_step, rows, columns, 1, TILE)
+    if down == 1: return winograd_tile(m, m_step, bias, y, y_row, y_step, rows, columns, 1, SMALL)
+    if across == TILE: return winograd_tile(m, m_step, bias, y, y_row, y_step, rows, columns, TILE, TILE)
+    return winograd_tile(m, m_step, bias, y, y_row, y_step, rows, columns, SMALL, SMALL)
 
 
 cdef inline bint is_zero(const lane* value) noexcept nogil:
@@ -568,25 +621,23 @@ cdef inline bint strip_sums(const Shape* shape, const WinogradBlock* b, const St
     cdef lane* sums
     cdef lane any_bad = (<const lane*> b.zeros)[0]
     cdef lane bad
-    cdef dim row, column, rows, columns
+    cdef dim row, column, rows, columns, pixel
     cdef int v
     for row in range(strip.row, strip.row + strip.rows):
-        rows = min(b.tile, b.p - row * b.tile)
+        rows = min(b.tile_down, b.p - row * b.tile_down)
         for column in range(strip.column, strip.column + strip.columns):
-            columns = min(<dim> TILE, b.q - column * TILE)
+            columns = min(b.tile_across, b.q - column * b.tile_across)
             m = <const lane*> b.m + (row * b.columns + column) * nv
-            sums = <lane*> b.sums + ((row - strip.row) * b.tile * strip.pitch + (column - strip.column) * TILE) * nv
+            pixel = (row - strip.row) * b.tile_down * strip.pitch + (column - strip.column) * b.tile_across
+            sums = <lane*> b.sums + pixel * nv
             bad = (<const lane*> b.zeros)[0]
             for v in range(nv):
-                if b.points == 1:
-                    bad = bad + winograd_tile(m + v, b.tiles * nv, bias + v, sums + v, 0, nv, 1, columns, 1)
-                else:
-                    bad = bad + winograd_tile(m + v, b.tiles * nv, bias + v, sums + v, strip.pitch * nv, nv, rows,
-                                              columns, POINTS)
+                bad = bad + winograd_tile_of(m + v, b.tiles * nv, bias + v, sums + v, strip.pitch * nv, nv, rows,
+                                             columns, b.tile_down, b.tile_across)
             any_bad = any_bad + bad
             if again and not is_zero(&bad):
-                tile_again(shape, b, direct, filters, (b.row + row) * b.tile, (b.column + column) * TILE, rows, columns,
-                           <char*> sums, strip.pitch, nv)
+                tile_again(shape, b, direct, filters, (b.row + row) * b.tile_down, (b.column + column) * b.tile_across,
+                           rows, columns, <char*> sums, strip.pitch, nv)
     return is_zero(&any_bad)
 
 
@@ -595,7 +646,7 @@ cdef inline void winograd_store(const Shape* shape, const WinogradBlock* b, cons
     """A panel's M into y: a vector of columns of a row of tiles at once, or all of a block that is narrower."""
     cdef dim lanes = sizeof(lane) // itemsize(like)
     cdef bint narrow = is_narrow(shape, b.columns)
-    cdef dim first, last, i
+    cdef dim first, last, begin, i
     cdef char* y_row
     cdef bint again
     cdef Strip strip
@@ -606,19 +657,19 @@ cdef inline void winograd_store(const Shape* shape, const WinogradBlock* b, cons
         while last < b.q:
             last = min(first + lanes, b.q)
             first = max(<dim> 0, last - lanes)      # the last ones overlap those before
-            strip.column = first // TILE
-            strip.columns = ceil_div(last, TILE) - strip.column
-            strip.pitch = b.q if narrow else strip.columns * TILE
+            strip.column = <unsigned int> first // <unsigned int> b.tile_across
+            strip.columns = ceil_div(last, b.tile_across) - strip.column
+            strip.pitch = b.q if narrow else strip.columns * b.tile_across
             again = False       # one call in the text, as it is inlined
             while not strip_sums(shape, b, &strip, direct, filters, nv, again, like) and not again:
                 again = True
             if narrow:
                 filter_store(shape, b.sums, nv, b.p * b.q, filters, y, y_pixel, y_k)
                 return
-            for i in range(min(b.tile, b.p - strip.row * b.tile)):
-                y_row = y + ((strip.row * b.tile + i) * shape.Q + first) * y_pixel
-                filter_store(shape, b.sums + (i * strip.pitch + first - strip.column * TILE) * nv * VECTOR_BYTES, nv,
-                             last - first, filters, y_row, y_pixel, y_k)
+            for i in range(min(b.tile_down, b.p - strip.row * b.tile_down)):
+                y_row = y + ((strip.row * b.tile_down + i) * shape.Q + first) * y_pixel
+                begin = i * strip.pitch + first - strip.column * b.tile_across
+                filter_store(shape, b.sums + begin * nv * VECTOR_BYTES, nv, last - first, filters, y_row, y_pixel, y_k)
             first = last
         strip.row += 1
 
@@ -674,7 +725,6 @@ cdef inline void winograd_panel(const Shape* shape, const WinogradGrid* g, const
     wanted.filters = 0 if shape.channels_last else filters
     sweep.off = b.off
     sweep.terms = g.terms
-    sweep.half = g.terms // 2
     sweep.row = sweep.row_step = sweep.init_step = 0
     sweep.t_step = nv * VECTOR_BYTES
     sweep.ahead_step = nv * VECTOR_BYTES // <unsigned int> groups       # each term's part of the next weights
@@ -716,10 +766,11 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     b.column = split(g.across, g.pieces, piece)
     b.columns = split(g.across, g.pieces, piece + 1) - b.column
     b.tiles = b.rows * b.columns
-    b.tile = tile_down(shape)
+    b.tile_down = tile_down(shape)
+    b.tile_across = tile_across(shape)
     b.points = points_down(shape)
-    b.p = min(shape.P - b.row * b.tile, b.rows * b.tile)
-    b.q = min(shape.Q - b.column * TILE, b.columns * TILE)
+    b.p = min(shape.P - b.row * b.tile_down, b.rows * b.tile_down)
+    b.q = min(shape.Q - b.column * b.tile_across, b.columns * b.tile_across)
     b.left = x.left
     b.right = min(b.left + shape.W, reach_w(shape, shape.Q))
     b.in_place = x.w == item
@@ -753,8 +804,8 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
         while i < g.terms:
             transform_image(shape, g, &b, row, i, &term, like)
             i += lanes
-    y += place.n * result_bytes(shape)
-    y += (b.row * b.tile * shape.Q + b.column * TILE) * y_pixel + (place.group * shape.K + place.first * width) * y_k
+    y += place.n * result_bytes(shape) + (place.group * shape.K + place.first * width) * y_k
+    y += (b.row * b.tile_down * shape.Q + b.column * b.tile_across) * y_pixel
     for panel in range(place.first, place.last):
         nv = <int> panel_vectors(shape, panel)
         filters = min(width, shape.K - panel * width)
@@ -842,14 +893,14 @@ cdef inline Taps taps_met(dim i, dim taps, dim outputs) noexcept nogil:
     return met
 
 
-cdef inline Taps taps_used(dim i, dim taps, dim outputs) noexcept nogil:
+cdef inline Taps taps_used(dim i, dim taps, dim outputs, dim tile) noexcept nogil:
     """What enters the same sums as row i of an image, if only to cancel.
 
     The first row of the first tile of a patch is transformed by itself and meets the first row of the patch alone; of
     the last row of the last tile the same is true. All others meet the whole patch.
     """
     cdef Taps used
-    cdef dim end = (ceil_div(outputs, TILE) - 1) * TILE + POINTS - 1
+    cdef dim end = ceil_div(outputs, tile) * tile + SIDE - 2
     cdef dim begin = 0, low
     used.first, used.last = taps, 0
     while begin < taps:
@@ -876,17 +927,18 @@ cdef bint edges_meet_enough(const Shape* shape, const double* table, dim down, d
     """
     cdef dim row = shape.p_step * shape.S
     cdef dim step = shape.q_step
+    cdef dim tile = tile_across(shape)
     cdef double met[MOST_SIDE]
     cdef double used[MOST_SIDE]
     cdef dim i = 0, j, s
     while i < shape.P + down - 1:
         for s in range(across):
             met[s] = largest_of(table + s * step, taps_met(i, down, shape.P), row)
-            used[s] = largest_of(table + s * step, taps_used(i, down, shape.P), row)
+            used[s] = largest_of(table + s * step, taps_used(i, down, shape.P, tile), row)
         j = 0
         while j < shape.Q + across - 1:
             if UNSEEN * largest_of(met, taps_met(j, across, shape.Q), 1) < largest_of(
-                    used, taps_used(j, across, shape.Q), 1):
+                    used, taps_used(j, across, shape.Q, tile), 1):
                 return False
             # What meets all of a filter, or all of its columns, is alike.
             j = max(j + 1, shape.Q) if j == across - 1 else j + 1
@@ -1096,11 +1148,11 @@ cdef enum:
     WIDEST = NV * VECTOR_BYTES // 4     # filters in a panel
 
 
-cdef inline void transform_weights(const lane** value, const double* g, const double* down, int points, int nv,
-                                   char* to, dim to_step) noexcept nogil:
+cdef inline void transform_weights(const lane** value, const double* g, dim points, const double* down,
+                                   dim points_down, int nv, char* to, dim to_step) noexcept nogil:
     """G w G' of one term of nv vectors of filters, of which value[r][s] are the weights; xi to_step bytes apart.
 
-    Along columns with `down` for G, of so many points.
+    G is of so many points; along columns, it is `down`.
 
     In double precision, so that transformed weights are rounded once. Inner loops are along filters, for the compiler
     to vectorise.
@@ -1111,7 +1163,7 @@ cdef inline void transform_weights(const lane** value, const double* g, const do
     cdef dim s, k
     cdef const char* rows[SIDE]
     cdef int i, j
-    for i in range(points):
+    for i in range(points_down):
         for s in range(SIDE):
             for j in range(SIDE):
                 rows[j] = <const char*> value[j * SIDE + s]
@@ -1119,7 +1171,7 @@ cdef inline void transform_weights(const lane** value, const double* g, const do
                 part[s * WIDEST + k] = (down[i * SIDE] * value_at(rows[0] + k * item, item)
                                         + down[i * SIDE + 1] * value_at(rows[1] + k * item, item)
                                         + down[i * SIDE + 2] * value_at(rows[2] + k * item, item))
-        for j in range(POINTS):
+        for j in range(points):
             for k in range(nv * lanes):
                 put_value(to + k * item, g[j * SIDE] * part[k] + g[j * SIDE + 1] * part[WIDEST + k]
                           + g[j * SIDE + 2] * part[2 * WIDEST + k], item)
@@ -1134,12 +1186,13 @@ cdef void pack_transformed(const Shape* shape, const char* direct, int nv, char*
     cdef double one[SIDE]
     cdef const double* down = g
     cdef dim terms = count_terms(shape)
+    cdef dim points = points_across(shape)
     cdef dim i, r, s, row, column
     cdef Term term
     cdef int xi
-    for xi in range(POINTS):
+    for xi in range(points):
         for r in range(SIDE):
-            g[xi * SIDE + r] = transform_w(xi, <int> r)
+            g[xi * SIDE + r] = transform_w(xi, <int> r, tile_across(shape))
     one[0], one[1], one[2] = 1, 0, 0
     if points_down(shape) == 1:
         down = one
@@ -1153,9 +1206,11 @@ cdef void pack_transformed(const Shape* shape, const char* direct, int nv, char*
                 if row < shape.R and column < shape.S:
                     value[r * SIDE + s] = <const lane*> direct + ((term.c * shape.R + row) * shape.S + column) * nv
         if nv == NV:
-            transform_weights(value, g, down, points_down(shape), NV, packed, xi_vectors(terms, NV) * VECTOR_BYTES)
+            transform_weights(value, g, points, down, points_down(shape), NV, packed,
+                              xi_vectors(terms, NV) * VECTOR_BYTES)
         else:
-            transform_weights(value, g, down, points_down(shape), 1, packed, xi_vectors(terms, 1) * VECTOR_BYTES)
+            transform_weights(value, g, points, down, points_down(shape), 1, packed,
+                              xi_vectors(terms, 1) * VECTOR_BYTES)
         packed += nv * VECTOR_BYTES
         term = next_term(shape, term)
 
@@ -1185,7 +1240,7 @@ cdef void winograd_pack(const Shape* shape, const Weights* w, char* packed) noex
 
 cdef inline bint packs_panels(const Shape* shape) noexcept nogil:
     """Whether an image's V and a panel's weights are small, and all weights together aren't."""
-    cdef double tiles = <double> ceil_div(shape.P, tile_down(shape)) * ceil_div(shape.Q, TILE)
+    cdef double tiles = <double> ceil_div(shape.P, tile_down(shape)) * ceil_div(shape.Q, tile_across(shape))
     return (points_of(shape) * tiles * count_terms(shape) * shape.item <= LATE_V_BYTES
             and transformed_bytes(shape, NV) <= LATE_PANEL_BYTES
             and shape.G * winograd_group_bytes(shape) > CACHED_BYTES)
@@ -1203,7 +1258,7 @@ cdef inline dim least_terms(const Shape* shape) noexcept nogil:
 cdef double winograd_cost(const Shape* shape) noexcept nogil:
     cdef bint rows_only = points_down(shape) == 1
     cdef WinogradGrid grid
-    cdef double tiles, vectors, panels, blocks, calls, sums, stream, squares, square
+    cdef double tiles, vectors, panels, blocks, calls, sums, stream, squares, square, tile
     if (not is_float(shape) or shape.P < shape.R or shape.Q < shape.S or max(shape.R, shape.S) > MOST_SIDE
             or max(shape.p_step, shape.q_step) > MOST_STEP or shape.r_step > 1 or shape.s_step > 1):
         return INFINITY
@@ -1225,18 +1280,19 @@ cdef double winograd_cost(const Shape* shape) noexcept nogil:
         sums = max(sums, stream * (blocks if stream > CACHED_BYTES else 1) / STREAM)
     # The transforms of x, of squares of columns by terms, and of y, of each tile and vector of filters, which take
     # longer to turn over the more lanes there are.
-    squares = <double> grid.down * grid.pieces * vectors_of(shape, grid.columns * TILE) * vectors_of(shape, grid.terms)
-    squares *= lanes_of(shape)
+    squares = <double> grid.down * grid.pieces * vectors_of(shape, grid.columns * tile_across(shape))
+    squares *= vectors_of(shape, grid.terms) * lanes_of(shape)
+    tile = points_of(shape)
     if rows_only:
-        return shape.G * (sums + squares * (36 if shape.gathered else 24) + tiles * vectors * 48 + blocks * 3000)
-    square = 35 + 0.3 * VECTOR_BYTES + (30 if shape.gathered else 0)
-    return shape.G * (sums + squares * square + tiles * vectors * (80 + 2.5 * VECTOR_BYTES) + blocks * 1500)
+        return shape.G * (sums + squares * (36 if shape.gathered else 24) + tiles * vectors * 8 * tile + blocks * 3000)
+    square = (35 + 0.3 * VECTOR_BYTES + (30 if shape.gathered else 0)) * points_down(shape) / POINTS
+    return shape.G * (sums + squares * square + tiles * vectors * (2.2 + 0.07 * VECTOR_BYTES) * tile + blocks * 1500)
 
 
 cdef double winograd_pack_cost(const Shape* shape) noexcept nogil:
     """A transform of each filter's term, and a direct sum's weights too. The same for any number of images."""
     cdef bint cached = packs_panels(shape) or shape.G * winograd_group_bytes(shape) <= CACHED_BYTES
-    cdef double transform = 40 if cached else 150
+    cdef double transform = (40 if cached else 150) * points_of(shape) / 36.0
     if points_down(shape) == 1:
-        transform = 12 if cached else 35
+        transform = (12 if cached else 35) * points_of(shape) / 6.0
     return transform * shape.G * shape.K * count_terms(shape) + direct_pack_cost(shape)
