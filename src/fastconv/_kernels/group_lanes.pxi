@@ -16,12 +16,13 @@
 
 cdef enum:
     GROUP_M = 8             # most pixels of a tile
+    MOST_KM = 4             # and filters, of few pixels; of others, GROUP_KM
 
 cdef struct GroupTile:
     dim C, R, S
     dim x_c, x_r, x_s       # byte strides of x, from one value of a filter to the next
     dim x_j                 # and from one pixel of the tile to the next
-    dim w_k                 # from one filter's vectors to the next's, where they lie apart
+    dim w_k, w_s            # and of w, from one filter to the next, and one value: where its vectors lie apart
 
 cdef struct GroupGrid:
     dim sets                # of `lanes` groups
@@ -34,9 +35,9 @@ cdef struct GroupGrid:
 
 cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
                             int km, bint apart=False) noexcept nogil:
-    """sums[j][k] = init[k] + the sum over c, r, s. Weights are read in order, or `apart`, each filter's in order."""
+    """sums[j][k] = init[k] + the sum over c, r, s. Weights are read in order, or `apart`."""
     cdef vec acc[MOST_GROUP_SUMS]
-    cdef vec b[GROUP_KM]
+    cdef vec b[MOST_KM]
     cdef vec a
     cdef const char* line
     cdef const char* row
@@ -56,7 +57,7 @@ cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, co
             while True:
                 for k in range(km):
                     b[k] = (<const vec*> (w + k * g.w_k if apart else w + k * VECTOR_BYTES))[0]
-                w += VECTOR_BYTES if apart else km * VECTOR_BYTES
+                w += g.w_s if apart else km * VECTOR_BYTES
                 for j in range(m):
                     a = (<const vec*> (row + j * g.x_j))[0]
                     if km > 1: read_once(a)
@@ -80,29 +81,35 @@ cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, co
 
 # The variants are one loop nest: m and km become constants of a copy that the compiler unrolls.
 
-cdef inline void group_tile_km(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
-                               int km) noexcept nogil:
-    if m == 1: group_tile(g, x, w, init, sums, 1, km)
-    elif m == 2: group_tile(g, x, w, init, sums, 2, km)
-    elif m == 3: group_tile(g, x, w, init, sums, 3, km)
-    elif m == 4: group_tile(g, x, w, init, sums, 4, km)
-    elif m == 5: group_tile(g, x, w, init, sums, 5, km)
-    elif m == 6: group_tile(g, x, w, init, sums, 6, km)
-    elif 7 * km <= MOST_GROUP_SUMS:
-        if m == 7: group_tile(g, x, w, init, sums, 7, km)
-        elif 8 * km <= MOST_GROUP_SUMS: group_tile(g, x, w, init, sums, 8, km)
+cdef inline void group_tile_m(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
+                              int km, bint apart) noexcept nogil:
+    if m == 1: group_tile(g, x, w, init, sums, 1, km, apart)
+    elif m == 2: group_tile(g, x, w, init, sums, 2, km, apart)
+    elif 6 * km <= MOST_GROUP_SUMS:
+        if m == 3: group_tile(g, x, w, init, sums, 3, km, apart)
+        elif m == 4: group_tile(g, x, w, init, sums, 4, km, apart)
+        elif m == 5: group_tile(g, x, w, init, sums, 5, km, apart)
+        elif m == 6: group_tile(g, x, w, init, sums, 6, km, apart)
+        elif 7 * km <= MOST_GROUP_SUMS:
+            if m == 7: group_tile(g, x, w, init, sums, 7, km, apart)
+            elif 8 * km <= MOST_GROUP_SUMS: group_tile(g, x, w, init, sums, 8, km, apart)
+
+
+cdef inline void group_tile_of(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
+                               int km, bint apart) noexcept nogil:
+    if km == 1: group_tile_m(g, x, w, init, sums, m, 1, apart)
+    elif km == 2: group_tile_m(g, x, w, init, sums, m, 2, apart)
+    else: group_tile_m(g, x, w, init, sums, m, MOST_KM, apart)
 
 
 cdef void group_tile_any(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
                          int km) noexcept nogil:
-    if km == 1: group_tile_km(g, x, w, init, sums, m, 1)
-    elif km == 2: group_tile_km(g, x, w, init, sums, m, 2)
-    elif GROUP_KM == 4: group_tile_km(g, x, w, init, sums, m, 4)
+    group_tile_of(g, x, w, init, sums, m, km, False)
 
 
-cdef inline dim tile_filters(dim filters) noexcept nogil:
+cdef inline dim tile_filters(dim filters, dim most) noexcept nogil:
     """Of each group in the next tile, if so many are left."""
-    if filters >= GROUP_KM: return GROUP_KM
+    if filters >= most: return most
     return 2 if filters >= 2 else 1
 
 
@@ -206,7 +213,8 @@ cdef inline dim staged_pitch(const Shape* shape) noexcept nogil:
 
 cdef inline dim group_row_bytes(const Shape* shape) noexcept nogil:
     """Of a row of all channels in a stage, of a tile's filters' sums, and of the table of places."""
-    return (shape.C * staged_pitch(shape) + tile_filters(shape.K) * shape.Q) * VECTOR_BYTES + shape.W * sizeof(dim)
+    cdef dim sums = tile_filters(shape.K, GROUP_KM) * shape.Q
+    return (shape.C * staged_pitch(shape) + sums) * VECTOR_BYTES + shape.W * sizeof(dim)
 
 
 cdef inline GroupGrid group_grid(const Shape* shape, int workers) noexcept nogil:
@@ -236,7 +244,7 @@ cdef inline dim group_set_bytes(const Shape* shape) noexcept nogil:
 
 cdef inline dim late_group_bytes(const Shape* shape) noexcept nogil:
     """Of a tile's biases and weights, where they are packed when they are needed."""
-    return tile_filters(shape.K) * (1 + shape.C * shape.R * shape.S) * VECTOR_BYTES if shape.unpacked else 0
+    return tile_filters(shape.K, GROUP_KM) * (1 + shape.C * shape.R * shape.S) * VECTOR_BYTES if shape.unpacked else 0
 
 
 cdef inline void pack_group_tile(const Shape* shape, const Weights* w, dim first, dim groups, dim k, dim km,
@@ -304,7 +312,7 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
     # Loop 3: filters, km at a time. Loop 2: rows of y. Loop 1: tiles.
     k = 0
     while k < shape.K:
-        km = tile_filters(shape.K - k)
+        km = tile_filters(shape.K - k, GROUP_KM)
         m = tile_pixels(shape, km)
         if shape.unpacked:
             init = late
@@ -369,7 +377,7 @@ cdef void group_pack(const Shape* shape, const Weights* w, char* packed) noexcep
         packed += shape.K * VECTOR_BYTES
         k = 0
         while k < shape.K:
-            km = tile_filters(shape.K - k)
+            km = tile_filters(shape.K - k, GROUP_KM)
             pack_group_tile_any(shape, w, first, min(lanes, shape.G - first), k, km, biases + k * VECTOR_BYTES, packed)
             packed += km * shape.C * shape.R * shape.S * VECTOR_BYTES
             k += km
@@ -381,7 +389,7 @@ cdef double group_cost(const Shape* shape) noexcept nogil:
     if shape.G == 1 or <double> reach_h(shape, 1) * group_row_bytes(shape) > STAGE_BYTES:
         return INFINITY
     terms = <double> shape.C * shape.R * shape.S
-    km = tile_filters(shape.K)
+    km = tile_filters(shape.K, GROUP_KM)
     m = tile_pixels(shape, <dim> km)
     tiles = shape.P * ceil_div(shape.Q, <dim> m) * shape.K / km
     # Two loads a cycle; sums that follow each other. What turns pixels over takes as long as their bytes are many.

@@ -284,17 +284,24 @@ cdef double matrix_pack_cost(const Shape* shape) noexcept nogil:
     return 1.5 * shape.G * shape.K * shape.C
 
 
+cdef inline double term_cycles(double rows, dim nv) noexcept nogil:
+    """As of the filter tile, but there are as many reads as multiply-adds where a row is one vector."""
+    return max(max(rows * nv, rows + 5) / ISSUE, <double> LATENCY)
+
+
 cdef double matrix_cost(const Shape* shape) noexcept nogil:
     cdef double panels = matrix_panels(shape)
     cdef double rows = shape.K / panels
-    cdef double vectors, nv, term
+    cdef dim vectors, whole
+    cdef double terms
     if (shape.R > 1 or shape.S > 1 or shape.P * shape.Q < lanes_of(shape)
             or pixel_step(shape) > shape.item):
         return INFINITY
     vectors = vectors_of(shape, shape.P * shape.Q)
-    nv = min(<double> NV, vectors)
-    # As of the filter tile, but there are as many reads as multiply-adds where a row is one vector. A vector is copied
-    # on the way, or staged before, slowly where its pixels lie apart.
-    term = max(max(rows * nv, rows + 5) / ISSUE, <double> LATENCY)
-    return shape.G * vectors / nv * (panels * (shape.C * term + 150)
-                                     + nv * shape.C * (1.5 if reads_in_x(shape) else 8 if shape.q_step == 1 else 16))
+    whole = vectors // NV
+    terms = whole * term_cycles(rows, NV)
+    if vectors > whole * NV:
+        terms += term_cycles(rows, vectors - whole * NV)
+    # A vector is copied on the way, or staged before, slowly where its pixels lie apart.
+    return shape.G * (panels * (shape.C * terms + 150 * ceil_div(vectors, NV))
+                      + vectors * shape.C * (1.5 if reads_in_x(shape) else 8.0 if shape.q_step == 1 else 16.0))

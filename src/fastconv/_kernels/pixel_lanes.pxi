@@ -516,7 +516,7 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
     term = max(term, LATENCY * (1.0 if flat else (shape.R + pixel_rows(shape) - 1.0) / shape.R))
     # Each panel reads x again; where rows don't stay in the first-level cache, from the second.
     if filters > PIXEL_MR and <double> shape.C * reach_h(shape, PIXEL_MR) * shape.W * shape.item > CACHE_BYTES:
-        term += nv * 3 / (<double> shape.R * shape.S)
+        term += nv * VECTOR_BYTES * 3 / 64.0 / (<double> shape.R * shape.S)
     # Of several groups, each meets its part of x and y the first time.
     if shape.G > 1:
         staging += (<double> shape.C * shape.H * shape.W + filters * shape.P * shape.Q) * shape.item / FRESH

@@ -42,11 +42,11 @@ cdef enum:
     TILE_TERMS = 24 * 1024 // (NV * VECTOR_BYTES)   # their weights fill three quarters of a 32 KiB cache
 
 
-cdef double peak_rounds(dim rounds, vec* out) noexcept nogil:
+cdef double peak_rounds(dim rounds, lane* out) noexcept nogil:
     """Multiply-adds on registers alone, as many at once as the tile has; returns how many flops."""
-    cdef vec acc[MR * NV]
-    cdef vec a = out[0]
-    cdef vec b = out[1]
+    cdef lane acc[MR * NV]
+    cdef lane a = out[0]
+    cdef lane b = out[1]
     cdef dim r
     cdef int i, v
     for i in range(MR * NV):
@@ -57,10 +57,10 @@ cdef double peak_rounds(dim rounds, vec* out) noexcept nogil:
                 acc[i * NV + v] = acc[i * NV + v] * a + b
     for i in range(MR * NV):
         out[i] = acc[i]
-    return 2.0 * rounds * MR * NV * (sizeof(vec) // itemsize(out))
+    return 2.0 * rounds * MR * NV * (sizeof(lane) // itemsize(out))
 
 
-cdef double tile_rounds(dim rounds, vec* w, vec* out, dim* off) noexcept nogil:
+cdef double tile_rounds(dim rounds, lane* w, lane* out, dim* off) noexcept nogil:
     """The largest filter tile on operands in the first-level cache; returns how many flops."""
     cdef FilterSweep g
     cdef dim r
@@ -74,10 +74,10 @@ cdef double tile_rounds(dim rounds, vec* w, vec* out, dim* off) noexcept nogil:
     g.init_step = 0
     for r in range(rounds):
         filter_tile(&g, <const char*> w, w, out, out, 1, MR, NV, itemsize(out), False, False, False)
-    return 2.0 * rounds * TILE_TERMS * MR * NV * (sizeof(vec) // itemsize(out))
+    return 2.0 * rounds * TILE_TERMS * MR * NV * (sizeof(lane) // itemsize(out))
 
 
-cdef double group_rounds(dim rounds, vec* w, vec* out) noexcept nogil:
+cdef double group_rounds(dim rounds, lane* w, lane* out) noexcept nogil:
     """The tile of depthwise layers with the most pixels, of 5 x 5 values; returns how many flops."""
     cdef GroupTile g
     cdef dim r
@@ -86,10 +86,10 @@ cdef double group_rounds(dim rounds, vec* w, vec* out) noexcept nogil:
     g.x_r = g.x_s = g.x_j = VECTOR_BYTES
     for r in range(rounds):
         group_tile_any(&g, <const char*> w, <const char*> w, out, out, GROUP_M, 1)
-    return 2.0 * rounds * 25 * GROUP_M * (sizeof(vec) // itemsize(out))
+    return 2.0 * rounds * 25 * GROUP_M * (sizeof(lane) // itemsize(out))
 
 
-cdef double rounds_of(str what, dim rounds, vec* w, vec* out, dim* off):
+cdef double rounds_of(str what, dim rounds, lane* w, lane* out, dim* off):
     if what == "peak":
         return peak_rounds(rounds, out)
     if what == "groups":

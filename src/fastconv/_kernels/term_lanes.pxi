@@ -7,16 +7,16 @@
 #
 # x is staged, [output][c][r][s], with zeros to the end of the last vector.
 #
-# Packed weights: for each group, for each filter a vector that has its bias in the first lane; then for each tile of
-# filters [vector of terms][filter]. For a single image they are read where they stand, but those that don't fill a
-# vector; or where a filter's values don't follow each other, or several outputs take them, a task packs a tile's
-# weights where it needs them.
+# Packed weights: for each group, for each filter a vector that has its bias in the first lane; then for as many filters
+# as a tile for one image takes [vector of terms][filter]. For a single image they are read where they stand, but those
+# that don't fill a vector; or where a filter's values don't follow each other, or several outputs take them, a task
+# packs a tile's weights where it needs them.
 
 cdef enum:
     MOST_COLUMNS = MOST_GROUP_SUMS // GROUP_KM      # outputs of a tile, at most
 
 cdef struct TermGrid:
-    # How the work is cut: tiles of outputs, of nearly equal size, and sets of tiles of GROUP_KM filters.
+    # How the work is cut: tiles of outputs, of nearly equal size, and sets of MOST_KM filters.
     dim columns, chunks
     dim tiles, sets
 
@@ -31,6 +31,11 @@ cdef inline dim term_pitch(const Shape* shape) noexcept nogil:
     return (term_vectors(shape) | 1) * VECTOR_BYTES
 
 
+cdef inline dim term_filters(dim m) noexcept nogil:
+    """Of a tile of m outputs: sums enough that none is waited for, where that is left of the registers."""
+    return MOST_KM if m <= 2 else GROUP_KM
+
+
 cdef inline dim stage_columns_bytes(const Shape* shape) noexcept nogil:
     """Of what the outputs of a tile see."""
     return min(<dim> MOST_COLUMNS, shape.N * shape.P * shape.Q) * term_pitch(shape)
@@ -42,7 +47,7 @@ cdef inline TermGrid term_grid(const Shape* shape, int workers) noexcept nogil:
     cdef double work
     g.columns = shape.N * shape.P * shape.Q
     g.chunks = max(1, ceil_div(g.columns, MOST_COLUMNS))
-    g.tiles = ceil_div(shape.K, GROUP_KM)
+    g.tiles = ceil_div(shape.K, MOST_KM)
     blocks = g.chunks * shape.G
     work = <double> MOST_COLUMNS * shape.K * shape.C * shape.R * shape.S
     g.sets = max(long_tasks(work), ceil_div(4 * workers, blocks) if workers > 1 else 1)
@@ -87,7 +92,7 @@ cdef inline void stage_terms(const Shape* shape, const Image* x, dim group, dim 
 
 cdef inline void pack_terms(const Shape* shape, const Weights* w, dim filter, dim km, dim start, char* biases,
                             char* packed, lane* like) noexcept nogil:
-    """A tile's filters, of which `filter` counts through all groups, from the term `start` on."""
+    """Filters that stand together, of which `filter` counts through all groups, from the term `start` on."""
     cdef dim off[MOST_LANES]
     cdef dim item = itemsize(like)
     cdef dim lanes = sizeof(lane) // item
@@ -152,14 +157,19 @@ cdef inline dim term_group_bytes(const Shape* shape) noexcept nogil:
 
 cdef inline dim late_term_bytes(const Shape* shape) noexcept nogil:
     """Of a tile's biases and weights, where they are packed when they are needed."""
-    return GROUP_KM * (1 + term_vectors(shape)) * VECTOR_BYTES if shape.unpacked else 0
+    return MOST_KM * (1 + term_vectors(shape)) * VECTOR_BYTES if shape.unpacked else 0
 
 
-cdef inline void term_tile(const Shape* shape, const GroupTile* tile, const Weights* w, dim filter, const char* x,
+# As filter_tile_any is, not inlined.
+cdef void apart_tile_any(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
+                         int km) noexcept nogil:
+    group_tile_of(g, x, w, init, sums, m, km, True)
+
+
+cdef inline void late_tile(const Shape* shape, const GroupTile* tile, const Weights* w, dim filter, const char* x,
                            char* late, vec* sums, int m, int km) noexcept nogil:
     """One tile, of weights that aren't packed."""
     cdef GroupTile g = tile[0]
-    cdef const char* data = w.data + filter * w.k
     cdef dim lanes = lanes_of(shape)
     cdef dim whole = shape.C * shape.R * shape.S // lanes
     if m > 1 or whole == 0 or not filters_are_dense(shape, w):
@@ -169,12 +179,11 @@ cdef inline void term_tile(const Shape* shape, const GroupTile* tile, const Weig
     pack_terms_any(shape, w, filter, km, whole * lanes, late, late + km * VECTOR_BYTES)
     g.S = whole
     g.w_k = w.k
-    if km == 1: group_tile(&g, x, data, <const vec*> late, sums, 1, 1, True)
-    elif km == 2: group_tile(&g, x, data, <const vec*> late, sums, 1, 2, True)
-    else: group_tile(&g, x, data, <const vec*> late, sums, 1, GROUP_KM, True)
+    g.w_s = VECTOR_BYTES
+    apart_tile_any(&g, x, w.data + filter * w.k, <const vec*> late, sums, m, km)
     g.S = tile.S - whole
     if g.S > 0:
-        group_tile_any(&g, x + whole * VECTOR_BYTES, late + km * VECTOR_BYTES, sums, sums, 1, km)
+        group_tile_any(&g, x + whole * VECTOR_BYTES, late + km * VECTOR_BYTES, <const vec*> sums, sums, m, km)
 
 
 cdef inline void term_block(const Shape* shape, const TermGrid* grid, const char* packed, const Image* x, char* y,
@@ -188,8 +197,8 @@ cdef inline void term_block(const Shape* shape, const TermGrid* grid, const char
     cdef dim set_ = task // grid.chunks - group * grid.sets
     cdef dim first = split(grid.columns, grid.chunks, chunk)
     cdef dim m = split(grid.columns, grid.chunks, chunk + 1) - first
-    cdef dim k = split(grid.tiles, grid.sets, set_) * GROUP_KM
-    cdef dim end = min(split(grid.tiles, grid.sets, set_ + 1) * GROUP_KM, shape.K)
+    cdef dim k = split(grid.tiles, grid.sets, set_) * MOST_KM
+    cdef dim end = min(split(grid.tiles, grid.sets, set_ + 1) * MOST_KM, shape.K)
     cdef dim pixels = shape.P * shape.Q
     cdef char* stage = workspace
     cdef char* late = stage + stage_columns_bytes(shape)
@@ -198,20 +207,28 @@ cdef inline void term_block(const Shape* shape, const TermGrid* grid, const char
     cdef char* pixel
     cdef GroupTile g
     cdef dim km, i, j, n
+    cdef dim together = 0, left = 0         # filters that stand together in w, and how many of these are to come
     stage_terms(shape, x, group, first, m, stage, late + late_term_bytes(shape))
     g.C = g.R = 1
     g.S = term_vectors(shape)
     g.x_c = g.x_r = 0
     g.x_s = VECTOR_BYTES
     g.x_j = term_pitch(shape)
+    g.w_k = VECTOR_BYTES
     while k < end:
-        km = tile_filters(end - k)
+        if left == 0:
+            w += together * g.S * VECTOR_BYTES
+            left = together = tile_filters(end - k, term_filters(pixels))
+        km = min(left, term_filters(m))
         if shape.unpacked:
-            term_tile(shape, &g, <const Weights*> packed, group * shape.K + k, stage, late, sums, <int> m, <int> km)
-        else:
+            late_tile(shape, &g, <const Weights*> packed, group * shape.K + k, stage, late, sums, <int> m, <int> km)
+        elif km == together:
             group_tile_any(&g, stage, w, <const vec*> init, sums, <int> m, <int> km)
-            init += km * VECTOR_BYTES
-            w += km * g.S * VECTOR_BYTES
+        else:
+            g.w_s = together * VECTOR_BYTES
+            apart_tile_any(&g, stage, w + (together - left) * VECTOR_BYTES, <const vec*> init, sums, <int> m,
+                           <int> km)
+        init += km * VECTOR_BYTES
         add_lanes(sums, m * km, <char*> totals)
         for j in range(m):
             n = (first + j) // pixels
@@ -220,6 +237,7 @@ cdef inline void term_block(const Shape* shape, const TermGrid* grid, const char
                 copy_scalar(pixel + (group * shape.K + k + i) * filter_step(shape),
                             <const char*> totals + (j * km + i) * item, item)
         k += km
+        left -= km
 
 
 cdef dim term_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
@@ -262,7 +280,7 @@ cdef void term_pack(const Shape* shape, const Weights* w, char* packed) noexcept
         to = packed + group * term_group_bytes(shape)
         k = 0
         while k < shape.K:
-            km = tile_filters(shape.K - k)
+            km = tile_filters(shape.K - k, term_filters(shape.P * shape.Q))
             pack_terms_any(shape, w, group * shape.K + k, km, 0, to + k * VECTOR_BYTES,
                            to + (shape.K + k * term_vectors(shape)) * VECTOR_BYTES)
             k += km
@@ -279,13 +297,14 @@ cdef double term_pack_cost(const Shape* shape) noexcept nogil:
 
 cdef double term_cost(const Shape* shape) noexcept nogil:
     cdef double columns = shape.P * shape.Q
-    cdef double staging, term
+    cdef double filters, staging, term
     if columns > MOST_COLUMNS:
         return INFINITY
     # Filters as large as the image see it as it stands. Sums that follow each other, and two loads a cycle.
     staging = 2.0 * term_vectors(shape)
     if shape.gathered or shape.R * shape.S < shape.H * shape.W:
         staging = 12.0 * shape.C * shape.R
-    term = max(max(columns * GROUP_KM / ISSUE, (columns + GROUP_KM) / 2), <double> LATENCY)
-    return shape.G * (200 + columns * staging + <double> shape.K / GROUP_KM * (
-        1.1 * term_vectors(shape) * term + 60 + 6 * columns * GROUP_KM))
+    filters = term_filters(shape.P * shape.Q)
+    term = max(max(columns * filters / ISSUE, (columns + filters) / 2), <double> LATENCY)
+    return shape.G * (200 + columns * staging + shape.K / filters * (
+        1.1 * term_vectors(shape) * term + 60 + 6 * columns * filters))
