@@ -1,6 +1,7 @@
 """NaN and Inf reach the outputs whose window covers them, and no others; nothing is flushed to zero."""
 
 import numpy as np
+import oracle
 import pytest
 from cases import METHODS, integers, methods, same_bits, shape
 
@@ -78,6 +79,32 @@ def test_around_the_image(dtype):
     for method in methods(case, dtype):
         y = fastconv.correlate(memory[1:-1, 1:-1, 1:-1, 1:-1], w, bias=bias, method=method)
         assert same_bits(y, fastconv.correlate(x, w, bias=bias, method=method))
+
+
+@VALUES
+@pytest.mark.parametrize("options", [{}, {"stride": (2, 1)}, {"dilation": (2, 1), "padding": (4, 2)}], ids=str)
+@pytest.mark.parametrize("K", [1, 2, 3, 5])
+def test_padding_that_weights_of_depthwise_layers_meet(K, options, value, dtype):
+    """Rows of it, of images lower than the filters: left out where it is zero, but zero times Inf is NaN."""
+    options = {"groups": 17, "padding": 2, **options}
+    rng = np.random.default_rng(0)
+    w = rng.integers(-4, 5, (17 * K, 1, 5, 3)).astype(dtype)
+    for H in (1, 2, 3, 4):
+        x = rng.integers(-4, 5, (2, 17, H, 20)).astype(dtype)
+        for pads in ({}, {"pad_value": 3}, {"pad_value": np.nan}, {"pad_mode": "edge"}):
+            exact, _ = oracle.correlate(x, w, **options, **pads)
+            y = fastconv.correlate(x, w, method="direct-groups", **options, **pads)
+            assert np.array_equal(y, exact, equal_nan=True), (H, pads)
+        spoiled = w.copy()
+        spoiled[3, 0, 0, 1] = spoiled[-1, 0, -1, 0] = value
+        for weights, bias in ((spoiled, None), (w, np.where(np.arange(17 * K) == 5, value, 1).astype(dtype))):
+            with np.errstate(invalid="ignore"):
+                exact, _ = oracle.correlate(x, weights, bias, **options)
+            for workers in (1, 3):
+                y = fastconv.correlate(x, weights, bias=bias, method="direct-groups", workers=workers, **options)
+                assert np.array_equal(y, exact, equal_nan=True), H
+            plan = fastconv.Plan(weights, x.shape, bias=bias, method="direct-groups", **options)
+            assert np.array_equal(plan(x), exact, equal_nan=True), H
 
 
 @pytest.mark.parametrize("method", METHODS)

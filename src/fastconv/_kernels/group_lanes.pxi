@@ -4,7 +4,8 @@
 # Register tile: acc[j][k] += x[c, r, s, j] * w[c, r, s, k], all of them vectors, for m pixels of a row of y and km
 # filters of each group. Each pixel is a vector by itself, so strides, dilation and the width of y are mere distances.
 # An output is one chain of multiply-adds over c, r, s that begins at the bias. The last tile of a row overlaps its
-# neighbour and writes the same bits again.
+# neighbour and writes the same bits again. If x has fewer rows than a depthwise layer's filters, those of a filter that
+# see nothing but padding with zeros are left out, unless a weight is Inf or NaN: the sum has the same bits without.
 #
 # x is staged: the rows that a task sees, [c][h][column][group], turned over from rows of pixels, all rows of a channel
 # as one. A table says where in the stage each pixel belongs. Padded columns are copies of vectors. Sums,
@@ -16,7 +17,7 @@
 
 cdef enum:
     GROUP_M = 8             # most pixels of a tile
-    MOST_KM = 4             # and filters, of few pixels; of others, GROUP_KM
+    MOST_KM = 4             # and filters, of term_lanes.pxi; of others, GROUP_KM
 
 cdef struct GroupTile:
     dim C, R, S
@@ -81,30 +82,24 @@ cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, co
 
 # The variants are one loop nest: m and km become constants of a copy that the compiler unrolls.
 
-cdef inline void group_tile_m(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
-                              int km, bint apart) noexcept nogil:
-    if m == 1: group_tile(g, x, w, init, sums, 1, km, apart)
-    elif m == 2: group_tile(g, x, w, init, sums, 2, km, apart)
-    elif 6 * km <= MOST_GROUP_SUMS:
-        if m == 3: group_tile(g, x, w, init, sums, 3, km, apart)
-        elif m == 4: group_tile(g, x, w, init, sums, 4, km, apart)
-        elif m == 5: group_tile(g, x, w, init, sums, 5, km, apart)
-        elif m == 6: group_tile(g, x, w, init, sums, 6, km, apart)
-        elif 7 * km <= MOST_GROUP_SUMS:
-            if m == 7: group_tile(g, x, w, init, sums, 7, km, apart)
-            elif 8 * km <= MOST_GROUP_SUMS: group_tile(g, x, w, init, sums, 8, km, apart)
-
-
-cdef inline void group_tile_of(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
-                               int km, bint apart) noexcept nogil:
-    if km == 1: group_tile_m(g, x, w, init, sums, m, 1, apart)
-    elif km == 2: group_tile_m(g, x, w, init, sums, m, 2, apart)
-    else: group_tile_m(g, x, w, init, sums, m, MOST_KM, apart)
+cdef inline void group_tile_km(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
+                               int km) noexcept nogil:
+    if m == 1: group_tile(g, x, w, init, sums, 1, km)
+    elif m == 2: group_tile(g, x, w, init, sums, 2, km)
+    elif m == 3: group_tile(g, x, w, init, sums, 3, km)
+    elif m == 4: group_tile(g, x, w, init, sums, 4, km)
+    elif m == 5: group_tile(g, x, w, init, sums, 5, km)
+    elif m == 6: group_tile(g, x, w, init, sums, 6, km)
+    elif 7 * km <= MOST_GROUP_SUMS:
+        if m == 7: group_tile(g, x, w, init, sums, 7, km)
+        elif 8 * km <= MOST_GROUP_SUMS: group_tile(g, x, w, init, sums, 8, km)
 
 
 cdef void group_tile_any(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
                          int km) noexcept nogil:
-    group_tile_of(g, x, w, init, sums, m, km, False)
+    if km == 1: group_tile_km(g, x, w, init, sums, m, 1)
+    elif km == 2: group_tile_km(g, x, w, init, sums, m, 2)
+    elif GROUP_KM == 4: group_tile_km(g, x, w, init, sums, m, 4)
 
 
 cdef inline dim tile_filters(dim filters, dim most) noexcept nogil:
@@ -271,6 +266,16 @@ cdef void pack_group_tile_any(const Shape* shape, const Weights* w, dim first, d
         pack_group_tile(shape, w, first, groups, k, km, biases, packed, <f64v*> NULL)
 
 
+cdef inline bint skips_zeros(const Shape* shape, const Image* x, const char* w, dim km) noexcept nogil:
+    """Whether a tile's filters leave out rows of padding. Of larger images, that would save what it takes to find."""
+    cdef dim values = km * shape.R * shape.S * lanes_of(shape)
+    if shape.H >= shape.R or shape.C > 1 or x.rows == NULL or not only_zeros_around(shape, x, 0, 0):
+        return False
+    if not is_float(shape):
+        return True
+    return all_finite(w, values, <f32v*> NULL) if shape.item == 4 else all_finite(w, values, <f64v*> NULL)
+
+
 cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const char* packed, const Image* x, char* y,
                              dim task, char* workspace, plain* like) noexcept nogil:
     """One band of rows of one set of groups of an image."""
@@ -288,14 +293,17 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
     cdef const char* channel = x.data + image * x.n + first * shape.C * x.c
     cdef const char* init = packed + first // lanes * group_set_bytes(shape)
     cdef const char* w = init + shape.K * VECTOR_BYTES
+    cdef const char* row
+    cdef const char* used
     cdef char* stage = workspace
     cdef plain* sums = <plain*> (stage + shape.C * grid.c)
     cdef char* nowhere = <char*> (sums + GROUP_KM * grid.rows * shape.Q)
     cdef char* late = nowhere + VECTOR_BYTES
     cdef dim* places = <dim*> (late + late_group_bytes(shape))
     cdef GroupTile g
-    cdef dim c, k, p, q, km, m
-    g.C, g.R, g.S = shape.C, shape.R, shape.S
+    cdef dim c, k, p, q, km, m, r, h
+    cdef bint skips
+    g.C, g.S = shape.C, shape.S
     g.x_c = grid.c
     g.x_r = shape.r_step * grid.pitch
     g.x_s = shape.s_step * VECTOR_BYTES
@@ -318,12 +326,24 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
             init = late
             w = late + km * VECTOR_BYTES
             pack_group_tile_any(shape, <const Weights*> packed, first, groups, k, km, late, late + km * VECTOR_BYTES)
+        skips = skips_zeros(shape, x, w, km)
         for p in range(rows):
+            h = (top + p) * shape.p_step
+            r = 0
+            g.R = shape.R
+            if skips:
+                while g.R > 1 and x.rows[h + r * shape.r_step] < 0:
+                    r += 1
+                    g.R -= 1
+                while g.R > 1 and x.rows[h + (r + g.R - 1) * shape.r_step] < 0:
+                    g.R -= 1
+            row = stage + (p * shape.p_step + r * shape.r_step) * grid.pitch
+            used = w + r * shape.S * km * VECTOR_BYTES
             q = 0
             while q < shape.Q:
                 q = min(q, shape.Q - m)
-                group_tile_any(&g, stage + p * shape.p_step * grid.pitch + q * g.x_j, w, <const plain*> init,
-                               sums + (p * shape.Q + q) * km, <int> m, <int> km)
+                group_tile_any(&g, row + q * g.x_j, used, <const plain*> init, sums + (p * shape.Q + q) * km, <int> m,
+                               <int> km)
                 q += m
         init += km * VECTOR_BYTES
         w += km * shape.C * shape.R * shape.S * VECTOR_BYTES

@@ -160,10 +160,34 @@ cdef inline dim late_term_bytes(const Shape* shape) noexcept nogil:
     return MOST_KM * (1 + term_vectors(shape)) * VECTOR_BYTES if shape.unpacked else 0
 
 
+cdef inline void apart_tile_m(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
+                              int km) noexcept nogil:
+    if m == 1: group_tile(g, x, w, init, sums, 1, km, True)
+    elif m == 2: group_tile(g, x, w, init, sums, 2, km, True)
+    elif 6 * km <= MOST_GROUP_SUMS:
+        if m == 3: group_tile(g, x, w, init, sums, 3, km, True)
+        elif m == 4: group_tile(g, x, w, init, sums, 4, km, True)
+        elif m == 5: group_tile(g, x, w, init, sums, 5, km, True)
+        else: group_tile(g, x, w, init, sums, 6, km, True)
+
+
 # As filter_tile_any is, not inlined.
 cdef void apart_tile_any(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
                          int km) noexcept nogil:
-    group_tile_of(g, x, w, init, sums, m, km, True)
+    if km == 1: apart_tile_m(g, x, w, init, sums, m, 1)
+    elif km == 2: apart_tile_m(g, x, w, init, sums, m, 2)
+    else: apart_tile_m(g, x, w, init, sums, m, MOST_KM)
+
+
+cdef inline void packed_tile(GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m, int km,
+                             dim together) noexcept nogil:
+    """One tile, of some of so many filters that are packed together."""
+    if km == together and km <= GROUP_KM:
+        group_tile_any(g, x, w, init, sums, m, km)
+        return
+    g.w_k = VECTOR_BYTES
+    g.w_s = together * VECTOR_BYTES
+    apart_tile_any(g, x, w, init, sums, m, km)
 
 
 cdef inline void late_tile(const Shape* shape, const GroupTile* tile, const Weights* w, dim filter, const char* x,
@@ -174,7 +198,7 @@ cdef inline void late_tile(const Shape* shape, const GroupTile* tile, const Weig
     cdef dim whole = shape.C * shape.R * shape.S // lanes
     if m > 1 or whole == 0 or not filters_are_dense(shape, w):
         pack_terms_any(shape, w, filter, km, 0, late, late + km * VECTOR_BYTES)
-        group_tile_any(&g, x, late + km * VECTOR_BYTES, <const vec*> late, sums, m, km)
+        packed_tile(&g, x, late + km * VECTOR_BYTES, <const vec*> late, sums, m, km, km)
         return
     pack_terms_any(shape, w, filter, km, whole * lanes, late, late + km * VECTOR_BYTES)
     g.S = whole
@@ -183,7 +207,7 @@ cdef inline void late_tile(const Shape* shape, const GroupTile* tile, const Weig
     apart_tile_any(&g, x, w.data + filter * w.k, <const vec*> late, sums, m, km)
     g.S = tile.S - whole
     if g.S > 0:
-        group_tile_any(&g, x + whole * VECTOR_BYTES, late + km * VECTOR_BYTES, <const vec*> sums, sums, m, km)
+        packed_tile(&g, x + whole * VECTOR_BYTES, late + km * VECTOR_BYTES, <const vec*> sums, sums, m, km, km)
 
 
 cdef inline void term_block(const Shape* shape, const TermGrid* grid, const char* packed, const Image* x, char* y,
@@ -214,7 +238,6 @@ cdef inline void term_block(const Shape* shape, const TermGrid* grid, const char
     g.x_c = g.x_r = 0
     g.x_s = VECTOR_BYTES
     g.x_j = term_pitch(shape)
-    g.w_k = VECTOR_BYTES
     while k < end:
         if left == 0:
             w += together * g.S * VECTOR_BYTES
@@ -222,12 +245,9 @@ cdef inline void term_block(const Shape* shape, const TermGrid* grid, const char
         km = min(left, term_filters(m))
         if shape.unpacked:
             late_tile(shape, &g, <const Weights*> packed, group * shape.K + k, stage, late, sums, <int> m, <int> km)
-        elif km == together:
-            group_tile_any(&g, stage, w, <const vec*> init, sums, <int> m, <int> km)
         else:
-            g.w_s = together * VECTOR_BYTES
-            apart_tile_any(&g, stage, w + (together - left) * VECTOR_BYTES, <const vec*> init, sums, <int> m,
-                           <int> km)
+            packed_tile(&g, stage, w + (together - left) * VECTOR_BYTES, <const vec*> init, sums, <int> m, <int> km,
+                        together)
         init += km * VECTOR_BYTES
         add_lanes(sums, m * km, <char*> totals)
         for j in range(m):

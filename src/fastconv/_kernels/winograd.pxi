@@ -184,7 +184,7 @@ cdef inline dim tile_across(const Shape* shape) noexcept nogil:
     """Columns of a tile of y: large ones have 2 or 4 weights for 1, of which a cache may hold all."""
     if <double> shape.G * shape.K * shape.C * shape.R * shape.S * shape.item * (2 if shape.R == 1 else 4) <= FAR_BYTES:
         return TILE
-    return SMALL if cycles_of(shape, SMALL) < 0.9 * cycles_of(shape, TILE) else TILE
+    return SMALL if cycles_of(shape, SMALL) < 0.8 * cycles_of(shape, TILE) else TILE
 
 
 cdef inline dim tile_down(const Shape* shape) noexcept nogil:
