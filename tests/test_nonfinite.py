@@ -85,7 +85,7 @@ def test_around_the_image(dtype):
 @pytest.mark.parametrize("options", [{}, {"stride": (2, 1)}, {"dilation": (2, 1), "padding": (4, 2)}], ids=str)
 @pytest.mark.parametrize("K", [1, 2, 3, 5])
 def test_padding_that_weights_of_depthwise_layers_meet(K, options, value, dtype):
-    """Rows of it, of images lower than the filters: left out where it is zero, but zero times Inf is NaN."""
+    """Rows of it, of images lower than the filters: zero times Inf is NaN."""
     options = {"groups": 17, "padding": 2, **options}
     rng = np.random.default_rng(0)
     w = rng.integers(-4, 5, (17 * K, 1, 5, 3)).astype(dtype)
@@ -105,6 +105,21 @@ def test_padding_that_weights_of_depthwise_layers_meet(K, options, value, dtype)
                 assert np.array_equal(y, exact, equal_nan=True), H
             plan = fastconv.Plan(weights, x.shape, bias=bias, method="direct-groups", **options)
             assert np.array_equal(plan(x), exact, equal_nan=True), H
+
+
+@pytest.mark.parametrize("method", ["direct-pixels", "direct-filters", "direct-groups"])
+def test_sign_of_zero(method, dtype):
+    """A sum of -0, that a bias is or a product underflows to, is +0 where padding's zeros are added."""
+    w = np.ones((16, 1, 3, 3), dtype)
+    w[:, :, 1] = -1
+    options = {"groups": 16, "padding": (1, 0), "method": method}
+    y = fastconv.correlate(np.zeros((16, 1, 20), dtype), w, bias=np.full(16, -0.0, dtype), **options)
+    assert not np.signbit(y).any()
+    tiny = np.finfo(dtype).tiny
+    assert not np.signbit(fastconv.correlate(np.full((16, 1, 20), tiny, dtype), w * tiny, **options)).any()
+    w[:, :, [0, 2]] = -1
+    y = fastconv.correlate(np.zeros((16, 1, 20), dtype), w, bias=np.full(16, -0.0, dtype), **options)
+    assert np.signbit(y).all()
 
 
 @pytest.mark.parametrize("method", METHODS)

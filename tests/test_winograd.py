@@ -129,6 +129,23 @@ def test_small_tiles_save_memory(C, R, S, stride, dtype):
     assert same_bits(np.moveaxis(last, -1, 1).copy(), y)
 
 
+@pytest.mark.parametrize("K", [16, 128])
+@pytest.mark.parametrize("P", [3, 4])
+def test_small_tiles_shared_by_workers(P, K, dtype):
+    """More of them than there are panels of filters: pieces of rows that are narrower than a vector."""
+    C = (8 << 20) // (K * 9 * 4 * np.dtype(dtype).itemsize) + 1
+    for Q in (13, 16, 30):
+        x, w, bias = alike(shape(N=2, C=C, K=K, R=3, S=3, P=P, Q=Q), dtype)
+        plan = fastconv.Plan(w, x.shape, bias=bias, method="winograd", workers=1)
+        y = plan(x)
+        if Q == 13:
+            check(y, *oracle.correlate(x, w, bias), Q)
+        for workers in (2, 9):
+            out = np.full(y.shape, np.nan, dtype)
+            fastconv.Plan(w, x.shape, bias=bias, method="winograd", workers=workers)(x, out=out)
+            assert same_bits(out, y), (Q, workers)
+
+
 def test_worst_inputs_of_small_tiles(dtype):
     """Which lose less than large ones do."""
     for C, R, S in ((16, 3, 3), (6, 5, 5), (48, 1, 3)):

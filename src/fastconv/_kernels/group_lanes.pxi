@@ -4,8 +4,7 @@
 # Register tile: acc[j][k] += x[c, r, s, j] * w[c, r, s, k], all of them vectors, for m pixels of a row of y and km
 # filters of each group. Each pixel is a vector by itself, so strides, dilation and the width of y are mere distances.
 # An output is one chain of multiply-adds over c, r, s that begins at the bias. The last tile of a row overlaps its
-# neighbour and writes the same bits again. If x has fewer rows than a depthwise layer's filters, those of a filter that
-# see nothing but padding with zeros are left out, unless a weight is Inf or NaN: the sum has the same bits without.
+# neighbour and writes the same bits again.
 #
 # x is staged: the rows that a task sees, [c][h][column][group], turned over from rows of pixels, all rows of a channel
 # as one. A table says where in the stage each pixel belongs. Padded columns are copies of vectors. Sums,
@@ -266,16 +265,6 @@ cdef void pack_group_tile_any(const Shape* shape, const Weights* w, dim first, d
         pack_group_tile(shape, w, first, groups, k, km, biases, packed, <f64v*> NULL)
 
 
-cdef inline bint skips_zeros(const Shape* shape, const Image* x, const char* w, dim km) noexcept nogil:
-    """Whether a tile's filters leave out rows of padding. Of larger images, that would save what it takes to find."""
-    cdef dim values = km * shape.R * shape.S * lanes_of(shape)
-    if shape.H >= shape.R or shape.C > 1 or x.rows == NULL or not only_zeros_around(shape, x, 0, 0):
-        return False
-    if not is_float(shape):
-        return True
-    return all_finite(w, values, <f32v*> NULL) if shape.item == 4 else all_finite(w, values, <f64v*> NULL)
-
-
 cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const char* packed, const Image* x, char* y,
                              dim task, char* workspace, plain* like) noexcept nogil:
     """One band of rows of one set of groups of an image."""
@@ -293,17 +282,14 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
     cdef const char* channel = x.data + image * x.n + first * shape.C * x.c
     cdef const char* init = packed + first // lanes * group_set_bytes(shape)
     cdef const char* w = init + shape.K * VECTOR_BYTES
-    cdef const char* row
-    cdef const char* used
     cdef char* stage = workspace
     cdef plain* sums = <plain*> (stage + shape.C * grid.c)
     cdef char* nowhere = <char*> (sums + GROUP_KM * grid.rows * shape.Q)
     cdef char* late = nowhere + VECTOR_BYTES
     cdef dim* places = <dim*> (late + late_group_bytes(shape))
     cdef GroupTile g
-    cdef dim c, k, p, q, km, m, r, h
-    cdef bint skips
-    g.C, g.S = shape.C, shape.S
+    cdef dim c, k, p, q, km, m
+    g.C, g.R, g.S = shape.C, shape.R, shape.S
     g.x_c = grid.c
     g.x_r = shape.r_step * grid.pitch
     g.x_s = shape.s_step * VECTOR_BYTES
@@ -326,24 +312,12 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
             init = late
             w = late + km * VECTOR_BYTES
             pack_group_tile_any(shape, <const Weights*> packed, first, groups, k, km, late, late + km * VECTOR_BYTES)
-        skips = skips_zeros(shape, x, w, km)
         for p in range(rows):
-            h = (top + p) * shape.p_step
-            r = 0
-            g.R = shape.R
-            if skips:
-                while g.R > 1 and x.rows[h + r * shape.r_step] < 0:
-                    r += 1
-                    g.R -= 1
-                while g.R > 1 and x.rows[h + (r + g.R - 1) * shape.r_step] < 0:
-                    g.R -= 1
-            row = stage + (p * shape.p_step + r * shape.r_step) * grid.pitch
-            used = w + r * shape.S * km * VECTOR_BYTES
             q = 0
             while q < shape.Q:
                 q = min(q, shape.Q - m)
-                group_tile_any(&g, row + q * g.x_j, used, <const plain*> init, sums + (p * shape.Q + q) * km, <int> m,
-                               <int> km)
+                group_tile_any(&g, stage + p * shape.p_step * grid.pitch + q * g.x_j, w, <const plain*> init,
+                               sums + (p * shape.Q + q) * km, <int> m, <int> km)
                 q += m
         init += km * VECTOR_BYTES
         w += km * shape.C * shape.R * shape.S * VECTOR_BYTES

@@ -287,17 +287,14 @@ cdef inline dim row_bytes(const Shape* shape, const WinogradGrid* g) noexcept no
     return whole_lines(((g.columns * tile_across(shape) + POINTS) * shape.item + VECTOR_BYTES) * shape.q_step)
 
 
-cdef inline bint is_narrow(const Shape* shape, dim columns) noexcept nogil:
-    """Whether results of a block, so many tiles wide, are stored as one sequence.
-
-    They are whole rows of y: pieces of rows have MR / 2 tiles at least, and are wider.
-    """
-    return columns * tile_across(shape) <= lanes_of(shape)
+cdef inline bint is_narrow(const Shape* shape, const WinogradGrid* g) noexcept nogil:
+    """Whether results of a block are stored as one sequence: they are whole rows of y, and no wider than a vector."""
+    return g.pieces == 1 and g.columns * tile_across(shape) <= lanes_of(shape)
 
 
 cdef inline dim strip_bytes(const Shape* shape, const WinogradGrid* g) noexcept nogil:
     """Sums of a strip, as filter_store takes them."""
-    cdef dim rows = g.rows if is_narrow(shape, g.columns) else 1
+    cdef dim rows = g.rows if is_narrow(shape, g) else 1
     return rows * tile_down(shape) * (lanes_of(shape) + 2 * TILE) * NV * VECTOR_BYTES
 
 
@@ -351,6 +348,7 @@ cdef struct WinogradBlock:
     dim points                  # and rows of x
     dim p, q                    # rows and columns of y in it
     dim left, right             # columns of the padded image between which outputs see x itself
+    bint narrow                 # it is stored as one sequence
     bint in_place               # those are read where they stand
     bint zeros_around           # and what is around them is zeros
     char* v
@@ -645,13 +643,12 @@ cdef inline void winograd_store(const Shape* shape, const WinogradBlock* b, cons
                                 char* y, dim y_pixel, dim y_k, lane* like) noexcept nogil:
     """A panel's M into y: a vector of columns of a row of tiles at once, or all of a block that is narrower."""
     cdef dim lanes = sizeof(lane) // itemsize(like)
-    cdef bint narrow = is_narrow(shape, b.columns)
     cdef dim first, last, begin, i
     cdef char* y_row
     cdef bint again
     cdef Strip strip
     strip.row = 0
-    strip.rows = b.rows if narrow else 1
+    strip.rows = b.rows if b.narrow else 1
     while strip.row < b.rows:
         first = last = 0
         while last < b.q:
@@ -659,11 +656,11 @@ cdef inline void winograd_store(const Shape* shape, const WinogradBlock* b, cons
             first = max(<dim> 0, last - lanes)      # the last ones overlap those before
             strip.column = <unsigned int> first // <unsigned int> b.tile_across
             strip.columns = ceil_div(last, b.tile_across) - strip.column
-            strip.pitch = b.q if narrow else strip.columns * b.tile_across
+            strip.pitch = b.q if b.narrow else strip.columns * b.tile_across
             again = False       # one call in the text, as it is inlined
             while not strip_sums(shape, b, &strip, direct, filters, nv, again, like) and not again:
                 again = True
-            if narrow:
+            if b.narrow:
                 filter_store(shape, b.sums, nv, b.p * b.q, filters, y, y_pixel, y_k)
                 return
             for i in range(min(b.tile_down, b.p - strip.row * b.tile_down)):
@@ -769,6 +766,7 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     b.tile_down = tile_down(shape)
     b.tile_across = tile_across(shape)
     b.points = points_down(shape)
+    b.narrow = is_narrow(shape, g)
     b.p = min(shape.P - b.row * b.tile_down, b.rows * b.tile_down)
     b.q = min(shape.Q - b.column * b.tile_across, b.columns * b.tile_across)
     b.left = x.left
