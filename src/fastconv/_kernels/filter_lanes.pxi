@@ -352,7 +352,8 @@ cdef inline dim stage_bytes(const Shape* shape, const FilterGrid* g) noexcept no
     """Of a block's staged image, a multiple of a cache line."""
     if not g.staged:
         return 0
-    return whole_lines(g.terms // g.unit * unit_bytes(shape, g))
+    return whole_lines(g.terms // g.unit * unit_bytes(shape, g)
+                       + g.across * (1 if g.shared else g.rows) * VECTOR_BYTES)
 
 
 cdef inline dim gathered_row_bytes(const Shape* shape, const FilterGrid* g, dim columns) noexcept nogil:
@@ -368,7 +369,8 @@ cdef inline dim channel_bytes(const Shape* shape, const FilterGrid* g) noexcept 
     """Of the rows of a channel that are gathered at a time, a multiple of a cache line."""
     if not g.gathered:
         return 0
-    return whole_lines((g.rows if g.apart else reach_h(shape, g.rows)) * gathered_row_bytes(shape, g, g.columns))
+    return whole_lines((g.rows if g.apart else reach_h(shape, g.rows)) * gathered_row_bytes(shape, g, g.columns)
+                       + VECTOR_BYTES)
 
 
 cdef inline dim line_bytes(const Shape* shape, const FilterGrid* g) noexcept nogil:
@@ -547,7 +549,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     cdef const char* tile_a
     cdef FilterBlock b
     cdef FilterSweep g
-    cdef dim part, panel, tile, term, row, tile_bytes, units, tiles, ahead, turn, s_step
+    cdef dim part, panel, tile, term, row, column, pixel, tile_bytes, units, tiles, ahead, turn, s_step
     cdef dim panel_step = panel_bytes(shape)
     cdef int m, um, nv
     b.stage = workspace + sum_bytes(grid)
@@ -587,11 +589,11 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
             if grid.shared:
                 b.row_step = grid.pitch
                 b.unit_step = (b.staged_rows | 1) * grid.pitch      # odd: spread over the sets of a cache
-                b.tile_step = units * b.unit_step
+                b.tile_step = units * b.unit_step + VECTOR_BYTES        # which gathering may overwrite
                 g.row = shape.p_step * grid.pitch
             else:
                 b.unit_step = grid.pitch
-                b.tile_step = units * grid.pitch
+                b.tile_step = units * grid.pitch + VECTOR_BYTES
                 g.row = b.row_step = b.across * b.tile_step
             tile_bytes = b.tile_step
             stage_any(shape, &b, x, term // grid.unit, units)
@@ -636,25 +638,24 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
             if part > 0:
                 init = t
                 g.init_step = nv
-            # Loop 1: tiles.
-            row = 0
-            while row < b.rows:
-                um = rows_at_once(b.rows - row, b.columns)
-                tile_a = a + row * g.row
-                for tile in range(b.across):
-                    m = <int> (b.m + (tile < b.longer))
-                    filter_tile_any(&g, tile_a, w, init, t, um, m, nv)
+            # Loop 1: tiles, those below each other first, which share rows of x.
+            tile_a = a
+            column = 0
+            for tile in range(b.across):
+                m = <int> (b.m + (tile < b.longer))
+                row = 0
+                while row < b.rows:
+                    um = rows_at_once(b.rows - row, b.columns)
+                    pixel = row * b.columns + column
+                    filter_tile_any(&g, tile_a + row * g.row, w, init + pixel * g.init_step, t + pixel * nv, um, m, nv)
                     g.ahead += g.ahead_step * g.terms
-                    tile_a += tile_bytes
-                    if not grid.staged and tile < b.longer:
-                        tile_a += item
-                    init += m * g.init_step
-                    t += m * nv
-                init += (um - 1) * b.columns * g.init_step
-                t += (um - 1) * b.columns * nv
-                row += um
+                    row += um
+                tile_a += tile_bytes
+                if not grid.staged and tile < b.longer:
+                    tile_a += item
+                column += m
             if part == grid.parts - 1:
-                filter_store(shape, <const char*> (t - b.rows * b.columns * nv), nv, b.rows * b.columns,
+                filter_store(shape, <const char*> t, nv, b.rows * b.columns,
                              min(width, shape.K - panel * width), y + (panel - place.first) * width * y_k, y_pixel, y_k)
         term += g.terms
 

@@ -246,14 +246,22 @@ cdef void gather_row(const Shape* shape, const Image* x, const char* image, dim 
     gather_row_inline(shape, x, image, c, h, first, count, to)
 
 
+cdef inline bint pads_with_zeros(const Shape* shape, const Image* x) noexcept nogil:
+    """Whether padding that isn't of x is zeros, of any dtype."""
+    cdef dim i
+    for i in range(shape.item):
+        if x.pad[i] != 0:
+            return False
+    return True
+
+
 cdef bint only_zeros_around(const Shape* shape, const Image* x, dim first, dim count) noexcept nogil:
     """Whether those of columns first .. first+count-1 that are beside x are zeros, of any dtype."""
     cdef dim i
     if x.columns == NULL:
         return True
-    for i in range(shape.item):
-        if x.pad[i] != 0:
-            return False
+    if not pads_with_zeros(shape, x):
+        return False
     for i in range(first, first + count):
         if (i < x.left or i >= x.left + shape.W) and x.columns[i] >= 0:
             return False
@@ -268,38 +276,43 @@ cdef inline bint can_mask(const Shape* shape, const Image* x, dim first, dim cou
 cdef inline void gather_lanes(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step,
                               dim rows, dim first, dim count, char* to, dim pitch, dim phase, int phases,
                               lane* like) noexcept nogil:
-    """As gather_phases, one phase or two, a vector of each at a time. Assumes can_mask."""
+    """As gather_phases, one phase or two, a vector of each at a time. Assumes can_mask.
+
+    Only whole vectors are stored: what is behind a phase of a row is overwritten, for less than a vector, by what comes
+    later in `to`, or has room for it.
+    """
     cdef dim item = itemsize(like)
     cdef dim lanes = sizeof(lane) // item
-    cdef dim before = x.left - first         # columns before x
-    cdef dim at = 0, left, i, row
+    cdef dim before = x.left - first         # columns before x, and those before or in it
+    cdef dim behind = before + shape.W
+    cdef dim at = (count - 1) // (phases * lanes)
+    cdef dim i, row
     cdef const char* value
     cdef char* line
     cdef lane some[2]
     cdef int f
     image += c * x.c - before * item
-    # Rows innermost: the masks are the same for all of them.
-    while at < count:
-        left = count - at
-        line = to
+    # The last columns first, as what is behind them is in the way of the next row's. Rows innermost: the masks are the
+    # same for all of them.
+    while at >= 0:
+        line = to + at * VECTOR_BYTES
         for i in range(rows):
             row = source_row(x, h + i * h_step)
-            value = image + row * x.h + at * item
+            value = image + row * x.h + at * phases * VECTOR_BYTES
             prefetch(value + 2 * LINE)      # what the next columns are in: of many rows no prefetcher sees that
             for f in range(phases):
                 if row < 0:
                     some[f] = broadcast(&x.pad[0], like)
                 else:
-                    some[f] = load_lanes(value + f * VECTOR_BYTES, before - at - f * lanes,
-                                         before + shape.W - at - f * lanes, like)
+                    some[f] = load_lanes(value + f * VECTOR_BYTES, before - (at * phases + f) * lanes,
+                                         behind - (at * phases + f) * lanes, like)
             if phases == 1:
-                store_lanes(line, left, some[0])
+                (<lane*> line)[0] = some[0]
             else:
-                store_lanes(line, (left + 1) // 2, even_lanes(some[0], some[1]))
-                store_lanes(line + phase, left // 2, odd_lanes(some[0], some[1]))
+                (<lane*> line)[0] = even_lanes(some[0], some[1])
+                (<lane*> (line + phase))[0] = odd_lanes(some[0], some[1])
             line += pitch
-        at += phases * lanes
-        to += VECTOR_BYTES
+        at -= 1
 
 
 # Functions of their own: in one, the compiler makes the loops of both slower.
