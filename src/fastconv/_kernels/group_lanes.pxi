@@ -6,6 +6,9 @@
 # An output is one chain of multiply-adds over c, r, s that begins at the bias. The last tile of a row overlaps its
 # neighbour and writes the same bits again.
 #
+# In images lower than filters of one channel, the filters' rows that meet zeros above x or below it are left out: they
+# add zeros, or NaN, the same to all pixels of a row, to what the sums begin at or to what they end at.
+#
 # x is staged: the rows that a task sees, [c][h][column][group], turned over from rows of pixels, all rows of a channel
 # as one. A table says where in the stage each pixel belongs. Padded columns are copies of vectors. Sums,
 # [pixel][filter][group], are turned back into y.
@@ -21,7 +24,7 @@ cdef enum:
 cdef struct GroupTile:
     dim C, R, S
     dim x_c, x_r, x_s       # byte strides of x, from one value of a filter to the next
-    dim x_j                 # and from one pixel of the tile to the next
+    dim x_j, x_p            # and from one pixel of the tile to the next, and one row of y
     dim w_k, w_s            # and of w, from one filter to the next, and one value: where its vectors lie apart
 
 cdef struct GroupGrid:
@@ -200,6 +203,24 @@ cdef inline void stage_groups(const Shape* shape, const Image* x, const char* ch
         h += run
 
 
+cdef inline dim rows_outside(const Shape* shape, const Image* x, dim h, dim step) noexcept nogil:
+    """Of a filter's rows, `step` rows of x apart from h on, the first ones that meet padding; 0 if all do."""
+    cdef dim r = 0
+    while r < shape.R and x.rows[h + r * step] < 0:
+        r += 1
+    return r if r < shape.R else 0
+
+
+cdef inline vec with_zeros(vec value, const char* w, dim terms, dim step) noexcept nogil:
+    """`value`, and what so many zeros times the weights at w, `step` bytes apart, add to it."""
+    cdef vec zero
+    cdef dim i
+    memset(&zero, 0, sizeof(vec))
+    for i in range(terms):
+        value = multiply_add(value, zero, (<const vec*> (w + i * step))[0])
+    return value
+
+
 cdef inline dim staged_pitch(const Shape* shape) noexcept nogil:
     """Vectors from one staged row to the next; odd, as is a channel's: else they would share few sets of a cache."""
     return reach_w(shape, shape.Q) | 1
@@ -265,6 +286,48 @@ cdef void pack_group_tile_any(const Shape* shape, const Weights* w, dim first, d
         pack_group_tile(shape, w, first, groups, k, km, biases, packed, <f64v*> NULL)
 
 
+cdef void group_rows(const Shape* shape, const GroupTile* g, dim rows, const char* seen, const char* w,
+                     const plain* init, plain* sums, int m, int km) noexcept nogil:
+    """Some rows of y, of km filters of each group: first those of a row, tile by tile."""
+    cdef dim q
+    for _ in range(rows):
+        q = 0
+        while q < shape.Q:
+            q = min(q, shape.Q - m)
+            group_tile_any(g, seen + q * g.x_j, w, init, sums + q * km, m, km)
+            q += m
+        seen += g.x_p
+        sums += shape.Q * km
+
+
+cdef void group_low_rows(const Shape* shape, const GroupTile* whole, const Image* x, dim top, dim rows,
+                         const char* seen, const char* w, const plain* init, plain* sums, int m, int km) noexcept nogil:
+    """As group_rows, of rows of y from `top` on, but only with the filters' rows that meet x."""
+    cdef GroupTile g = whole[0]
+    cdef plain begin[GROUP_KM]
+    cdef plain end
+    cdef const char* met
+    cdef dim w_step = km * VECTOR_BYTES
+    cdef dim p, q, h, above, below
+    cdef int i
+    for p in range(rows):
+        h = (top + p) * shape.p_step
+        above = rows_outside(shape, x, h, shape.r_step)
+        below = rows_outside(shape, x, h + (shape.R - 1) * shape.r_step, -shape.r_step)
+        g.R = shape.R - above - below
+        met = w + above * shape.S * w_step
+        for i in range(km):
+            begin[i] = with_zeros(init[i], w + i * VECTOR_BYTES, above * shape.S, w_step)
+        group_rows(shape, &g, 1, seen + above * g.x_r, met, begin, sums, m, km)
+        for i in range(km if below > 0 else 0):
+            memset(&end, 0, sizeof(plain))
+            end = with_zeros(-end, met + g.R * shape.S * w_step + i * VECTOR_BYTES, below * shape.S, w_step)
+            for q in range(shape.Q):
+                sums[q * km + i] = sums[q * km + i] + end
+        seen += g.x_p
+        sums += shape.Q * km
+
+
 cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const char* packed, const Image* x, char* y,
                              dim task, char* workspace, plain* like) noexcept nogil:
     """One band of rows of one set of groups of an image."""
@@ -288,12 +351,15 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
     cdef char* late = nowhere + VECTOR_BYTES
     cdef dim* places = <dim*> (late + late_group_bytes(shape))
     cdef GroupTile g
-    cdef dim c, k, p, q, km, m
+    # Most rows of a filter may meet padding then.
+    cdef bint low = shape.C == 1 and shape.P < shape.R and x.rows != NULL and pads_with_zeros(shape, x)
+    cdef dim c, k, km, m
     g.C, g.R, g.S = shape.C, shape.R, shape.S
     g.x_c = grid.c
     g.x_r = shape.r_step * grid.pitch
     g.x_s = shape.s_step * VECTOR_BYTES
     g.x_j = shape.q_step * VECTOR_BYTES
+    g.x_p = shape.p_step * grid.pitch
     for c in range(shape.C):
         find_places(shape, x, grid, seen, nowhere - (stage + c * g.x_c), places)
         if item == 4:
@@ -303,7 +369,7 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
             stage_groups(shape, x, channel + c * x.c, groups, top * shape.p_step, seen, grid, places,
                          stage + c * g.x_c, <f64v*> NULL)
     y += image * result_bytes(shape) + first * shape.K * y_k + top * shape.Q * y_pixel
-    # Loop 3: filters, km at a time. Loop 2: rows of y. Loop 1: tiles.
+    # Loop 3: filters, km at a time. Loop 2, in group_rows: rows of y. Loop 1: tiles.
     k = 0
     while k < shape.K:
         km = tile_filters(shape.K - k, GROUP_KM)
@@ -312,13 +378,10 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
             init = late
             w = late + km * VECTOR_BYTES
             pack_group_tile_any(shape, <const Weights*> packed, first, groups, k, km, late, late + km * VECTOR_BYTES)
-        for p in range(rows):
-            q = 0
-            while q < shape.Q:
-                q = min(q, shape.Q - m)
-                group_tile_any(&g, stage + p * shape.p_step * grid.pitch + q * g.x_j, w, <const plain*> init,
-                               sums + (p * shape.Q + q) * km, <int> m, <int> km)
-                q += m
+        if low:
+            group_low_rows(shape, &g, x, top, rows, stage, w, <const plain*> init, sums, <int> m, <int> km)
+        else:
+            group_rows(shape, &g, rows, stage, w, <const plain*> init, sums, <int> m, <int> km)
         init += km * VECTOR_BYTES
         w += km * shape.C * shape.R * shape.S * VECTOR_BYTES
         for c in range(km):
