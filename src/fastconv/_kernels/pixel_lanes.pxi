@@ -488,7 +488,7 @@ cdef void pixel_pack(const Shape* shape, const Weights* w, char* packed) noexcep
 cdef double pixel_cost(const Shape* shape) noexcept nogil:
     cdef dim width, lanes = lanes_of(shape)
     cdef bint flat = pixel_flat(shape)
-    cdef double terms, filters, rows, nv, vectors, term, staging = 0
+    cdef double terms, filters, rows, nv, vectors, term, seen, again, staging = 0
     if pixel_step(shape) > shape.item:
         return INFINITY
     terms = <double> shape.C * shape.R * shape.S
@@ -514,9 +514,12 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
     # twice; two loads a cycle. No row of x is faster than what it adds to in turn, also where few rows of y see it.
     term = max(rows * nv / ISSUE, (rows + 2 * nv) / 2)
     term = max(term, LATENCY * (1.0 if flat else (shape.R + pixel_rows(shape) - 1.0) / shape.R))
-    # Each panel reads x again; where rows don't stay in the first-level cache, from the second.
+    # Each panel reads x again; where rows don't stay in the first-level cache, from the second: for each row of y all
+    # rows that it sees, if not even they stay with the panel's weights, or else those that the one before didn't see.
     if filters > PIXEL_MR and <double> shape.C * reach_h(shape, PIXEL_MR) * shape.W * shape.item > CACHE_BYTES:
-        term += nv * VECTOR_BYTES * 3 / 64.0 / (<double> shape.R * shape.S)
+        seen = (shape.C * reach_h(shape, pixel_rows(shape)) * shape.W + terms * panel_filters(shape)) * shape.item
+        again = 1 if seen > CACHE_BYTES else min(1.0, shape.p_step / <double> shape.R)
+        term += nv * VECTOR_BYTES * 3 / 64.0 * again * phases_across(shape) / shape.S
     # Of several groups, each meets its part of x and y the first time.
     if shape.G > 1:
         staging += (<double> shape.C * shape.H * shape.W + filters * shape.P * shape.Q) * shape.item / FRESH
