@@ -1,5 +1,7 @@
 """NaN and Inf reach the outputs whose window covers them, and no others; nothing is flushed to zero."""
 
+import itertools
+
 import numpy as np
 import oracle
 import pytest
@@ -105,6 +107,29 @@ def test_padding_that_weights_of_depthwise_layers_meet(K, options, value, dtype)
                 assert np.array_equal(y, exact, equal_nan=True), H
             plan = fastconv.Plan(weights, x.shape, bias=bias, method="direct-groups", **options)
             assert np.array_equal(plan(x), exact, equal_nan=True), H
+
+
+@pytest.mark.parametrize("K", [1, 2, 5])
+@pytest.mark.parametrize("options", [{}, {"stride": (2, 1)}, {"dilation": (2, 1)}], ids=str)
+def test_padding_left_out_leaves_the_bits(K, options, dtype):
+    """Signs of zero and of NaN among them, as if the image had been padded before."""
+    rng = np.random.default_rng(0)
+    tiny = np.finfo(dtype).tiny
+    rows = 7 if "dilation" in options else 4        # so that some of y see nothing but padding
+    for H, odd in itertools.product((1, 2, 3, 5), (0, 0.1, 1)):
+        x = rng.choice([0, -0.0, tiny, -tiny, 1], (17, H, 23)).astype(dtype)
+        w = rng.choice([0, -0.0, tiny, -tiny], (17 * K, 1, 7, 3)).astype(dtype)
+        x[rng.random(x.shape) < odd] = np.nan
+        w[rng.random(w.shape) < odd / 10] = np.inf
+        bias = rng.choice([0, -0.0], 17 * K).astype(dtype)
+        padded = np.pad(x, ((0, 0), (rows, rows), (2, 2)))
+        with np.errstate(invalid="ignore"):
+            exact = fastconv.correlate(padded, w, bias=bias, method="direct-groups", groups=17, **options)
+        for workers in (1, 2):
+            y = fastconv.correlate(
+                x, w, bias=bias, method="direct-groups", groups=17, padding=(rows, 2), workers=workers, **options
+            )
+            assert y.tobytes() == exact.tobytes(), (H, odd)
 
 
 @pytest.mark.parametrize("method", ["direct-pixels", "direct-filters", "direct-groups"])

@@ -6,8 +6,8 @@
 # An output is one chain of multiply-adds over c, r, s that begins at the bias. The last tile of a row overlaps its
 # neighbour and writes the same bits again.
 #
-# In images lower than filters of one channel, the filters' rows that meet zeros above x or below it are left out: they
-# add zeros, or NaN, the same to all pixels of a row, to what the sums begin at or to what they end at.
+# Where y has fewer rows than filters of one channel, those of the filters' rows that meet zeros above x or below it are
+# left out. They add the same to all pixels of a row: zeros, whose signs may matter, or NaN.
 #
 # x is staged: the rows that a task sees, [c][h][column][group], turned over from rows of pixels, all rows of a channel
 # as one. A table says where in the stage each pixel belongs. Padded columns are copies of vectors. Sums,
@@ -305,25 +305,32 @@ cdef void group_low_rows(const Shape* shape, const GroupTile* whole, const Image
     """As group_rows, of rows of y from `top` on, but only with the filters' rows that meet x."""
     cdef GroupTile g = whole[0]
     cdef plain begin[GROUP_KM]
-    cdef plain end
+    cdef plain end[GROUP_KM]
     cdef const char* met
+    cdef const char* rest
     cdef dim w_step = km * VECTOR_BYTES
-    cdef dim p, q, h, above, below
+    cdef dim p, q, h, above, below, outside
+    cdef bint zeros
     cdef int i
     for p in range(rows):
         h = (top + p) * shape.p_step
         above = rows_outside(shape, x, h, shape.r_step)
-        below = rows_outside(shape, x, h + (shape.R - 1) * shape.r_step, -shape.r_step)
+        outside = below = rows_outside(shape, x, h + (shape.R - 1) * shape.r_step, -shape.r_step)
+        rest = w + (shape.R - outside) * shape.S * w_step
+        for i in range(km):
+            memset(&end[i], 0, sizeof(plain))
+            end[i] = with_zeros(-end[i], rest + i * VECTOR_BYTES, outside * shape.S, w_step)
+            zeros = is_zero(<const f32v*> &end[i]) if itemsize(init) == 4 else is_zero(<const f64v*> &end[i])
+            if not zeros:
+                below = 0       # which NaN a sum of two is, is up to the tile
         g.R = shape.R - above - below
         met = w + above * shape.S * w_step
         for i in range(km):
             begin[i] = with_zeros(init[i], w + i * VECTOR_BYTES, above * shape.S, w_step)
         group_rows(shape, &g, 1, seen + above * g.x_r, met, begin, sums, m, km)
-        for i in range(km if below > 0 else 0):
-            memset(&end, 0, sizeof(plain))
-            end = with_zeros(-end, met + g.R * shape.S * w_step + i * VECTOR_BYTES, below * shape.S, w_step)
-            for q in range(shape.Q):
-                sums[q * km + i] = sums[q * km + i] + end
+        for q in range(shape.Q if below > 0 else 0):
+            for i in range(km):
+                sums[q * km + i] = sums[q * km + i] + end[i]
         seen += g.x_p
         sums += shape.Q * km
 
@@ -351,8 +358,9 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
     cdef char* late = nowhere + VECTOR_BYTES
     cdef dim* places = <dim*> (late + late_group_bytes(shape))
     cdef GroupTile g
-    # Most rows of a filter may meet padding then.
-    cdef bint low = shape.C == 1 and shape.P < shape.R and x.rows != NULL and pads_with_zeros(shape, x)
+    # Much of a filter may meet padding then; in rows of one tile it wouldn't pay.
+    cdef bint low = shape.C == 1 and shape.P < shape.R and shape.Q > GROUP_M and x.rows != NULL and pads_with_zeros(
+        shape, x)
     cdef dim c, k, km, m
     g.C, g.R, g.S = shape.C, shape.R, shape.S
     g.x_c = grid.c

@@ -208,7 +208,9 @@ cdef inline PixelStage pixel_stage(const Shape* shape, dim rows) noexcept nogil:
     g.columns = phase_columns(shape, pixel_columns(shape))
     g.pitch = g.columns * shape.item
     g.row_phase = g.rows * g.pitch
-    g.phase = g.row_phases * g.row_phase + VECTOR_BYTES     # which gathering may overwrite
+    g.phase = g.row_phases * g.row_phase
+    if phases_across(shape) == 2:
+        g.phase += VECTOR_BYTES     # which gathering may overwrite
     g.c = phases_across(shape) * g.phase
     if not g.flat:
         g.phase = g.pitch

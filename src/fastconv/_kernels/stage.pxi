@@ -278,8 +278,8 @@ cdef inline void gather_lanes(const Shape* shape, const Image* x, const char* im
                               lane* like) noexcept nogil:
     """As gather_phases, one phase or two, a vector of each at a time. Assumes can_mask.
 
-    Only whole vectors are stored: what is behind a phase of a row is overwritten, for less than a vector, by what comes
-    later in `to`, or has room for it.
+    Only whole vectors are stored. What they overwrite behind a phase of a row, a vector at most, is written later or is
+    nothing that is needed.
     """
     cdef dim item = itemsize(like)
     cdef dim lanes = sizeof(lane) // item

@@ -393,6 +393,15 @@ cdef inline double value_at(const char* address, dim item) noexcept nogil:
     return (<const float*> address)[0] if item == 4 else (<const double*> address)[0]
 
 
+cdef inline bint is_zero(const lane* value) noexcept nogil:
+    cdef dim item = itemsize(value)
+    cdef dim i
+    for i in range(<dim> sizeof(lane) // item):
+        if value_at(<const char*> value + i * item, item) != 0:
+            return False
+    return True
+
+
 ctypedef fused real:
     float
     double

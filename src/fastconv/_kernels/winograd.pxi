@@ -566,15 +566,6 @@ cdef inline lane winograd_tile_of(const lane* m, dim m_step, const lane* bias, l
     return winograd_tile(m, m_step, bias, y, y_row, y_step, rows, columns, SMALL, SMALL)
 
 
-cdef inline bint is_zero(const lane* value) noexcept nogil:
-    cdef dim item = itemsize(value)
-    cdef dim i
-    for i in range(<dim> sizeof(lane) // item):
-        if value_at(<const char*> value + i * item, item) != 0:
-            return False
-    return True
-
-
 cdef inline void keep_finite(char* y, const char* other, dim count, dim item) noexcept nogil:
     """Replace what isn't finite: other filters of a panel may well be."""
     cdef dim i
