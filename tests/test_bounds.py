@@ -63,6 +63,12 @@ for (C, R, S, Q), dtype in itertools.product(((16, 3, 3, 3), (16, 3, 3, 4), (48,
     w = np.concatenate([w, w, w])       # many filters and few outputs: small tiles
     for padding in (0, (R // 2, S // 2)):
         check(x, w, np.concatenate([bias, bias, bias]), method="winograd", padding=padding)
+for P, Q, dtype in itertools.product((7, 9), (7, 10, 17), ("float32", "float64")):
+    x, w, bias = integers(shape(C=3, K=5, R=7, S=7, P=2 * P - 1, Q=2 * Q - 1), dtype)
+    for row, column in itertools.product((0, -1), repeat=2):
+        spoiled = x.copy()
+        spoiled[..., row, column] = np.nan      # tiles that are computed again, directly
+        check(spoiled, w, bias, method="winograd", stride=2)
 print("within bounds")
 """
 
@@ -151,19 +157,20 @@ print(ctypes.c_double.from_address(three.ctypes.data + 24).value, flush=True)
 
 
 @pytest.mark.parametrize(
-    ("C", "R", "S"), [(18, 3, 3), (7, 12, 12), (20, 17, 17), (20, 25, 25), (48, 1, 3), (17, 1, 25)]
+    ("C", "R", "S", "stride"),
+    [(18, 3, 3, 1), (7, 12, 12, 1), (20, 17, 17, 1), (20, 25, 25, 1), (48, 1, 3, 1), (17, 1, 25, 1), (3, 7, 7, 2)],
 )
-def test_tiles_that_are_computed_again_stay_in_their_memory(C, R, S, dtype):
+def test_tiles_that_are_computed_again_stay_in_their_memory(C, R, S, stride, dtype):
     """Those of y's last rows and columns, which are fewer than a tile's. With sanitizers this shows what it says."""
     rng = np.random.default_rng(0)
     w = rng.standard_normal((3, C, R, S)).astype(dtype)
     for rest in range(4):
         P, Q = R + rest, S + 3 - rest
-        x = rng.standard_normal((1, C, P + R - 1, Q + S - 1)).astype(dtype)
+        x = rng.standard_normal((1, C, (P - 1) * stride + R, (Q - 1) * stride + S)).astype(dtype)
         x[0, 0, -1, -1], x[0, 1, -1, 0], x[0, 1, 0, -1] = np.nan, np.inf, -np.inf
         with np.errstate(all="ignore"):
-            exact, bound = oracle.correlate(x, w)
-        y = fastconv.correlate(x, w, method="winograd", workers=2)
+            exact, bound = oracle.correlate(x, w, stride=stride)
+        y = fastconv.correlate(x, w, method="winograd", stride=stride, workers=2)
         finite = np.isfinite(exact)
         assert np.array_equal(y[~finite], exact[~finite], equal_nan=True)
         assert (abs(y[finite] - exact[finite]) <= bound[finite].max()).all()

@@ -284,7 +284,7 @@ cdef inline void gather_lanes(const Shape* shape, const Image* x, const char* im
     cdef dim item = itemsize(like)
     cdef dim lanes = sizeof(lane) // item
     cdef dim before = x.left - first         # columns before x, and those before or in it
-    cdef dim behind = before + shape.W
+    cdef dim behind = min(before + shape.W, count)
     cdef dim at = (count - 1) // (phases * lanes)
     cdef dim i, row
     cdef const char* value

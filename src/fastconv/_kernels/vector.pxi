@@ -33,8 +33,8 @@ cdef extern from *:
 # What only moves values has words for them, of any type to the compiler as vectors are: they are read as what they are.
 cdef extern from *:
     """
-    typedef unsigned int word32 __attribute__((may_alias));
-    typedef unsigned long long word64 __attribute__((may_alias));
+    typedef unsigned int word32 __attribute__((may_alias, aligned(1)));
+    typedef unsigned long long word64 __attribute__((may_alias, aligned(1)));
     """
     ctypedef unsigned int word32
     ctypedef unsigned long long word64
