@@ -139,20 +139,37 @@ def test_images_of_a_few_outputs():
     assert computed > 100
 
 
+@pytest.mark.parametrize("images", [1, 2, 6, 7, 30])
 @pytest.mark.parametrize("terms", [1, 3, 15, 16, 17, 31, 33, 64, 1000])
 @pytest.mark.parametrize("K", [1, 2, 3, 4, 5, 70])
-def test_a_matrix_by_a_vector(terms, K, dtype):
+def test_a_matrix_by_vectors(terms, K, images, dtype):
     """Weights of a single call are read where they stand, to the last term and no further; NaNs stay where they are."""
     rng = np.random.default_rng(terms)
-    x, memory = rng.standard_normal((terms, 1, 1)).astype(dtype), np.full(terms * K + 40, np.nan, dtype)
+    x, memory = rng.standard_normal((images, terms, 1, 1)).astype(dtype), np.full(terms * K + 40, np.nan, dtype)
     w = memory[: terms * K].reshape(K, terms, 1, 1)
     w[:] = rng.standard_normal(w.shape)
     y = fastconv.correlate(x, w, method="direct-terms")
-    exact, bound = oracle.correlate(x[None], w)
-    assert (abs(y - exact[0]) <= bound[0]).all()
+    assert oracle.within(y, *oracle.correlate(x, w))
     assert same_bits(y, fastconv.Plan(w, x.shape, method="direct-terms")(x))
+    assert same_bits(y, fastconv.convolve(x, w, method="direct-terms"))
     w[K // 2, -1] = np.nan
-    assert np.isnan(fastconv.correlate(x, w, method="direct-terms")[:, 0, 0]).nonzero()[0].tolist() == [K // 2]
+    assert (np.isnan(fastconv.correlate(x, w, method="direct-terms")) == (np.arange(K) == K // 2)[:, None, None]).all()
+
+
+@pytest.mark.parametrize("images", [1, 2, 6, 7])
+@pytest.mark.parametrize("side", [1, 3])
+def test_weights_of_a_single_call_in_any_order(side, images, dtype):
+    """Flipped, and of any strides: the bits of a plan."""
+    rng = np.random.default_rng(side)
+    x = rng.standard_normal((images, 19, side, side)).astype(dtype)
+    for order in itertools.permutations(range(4)):
+        w = rng.standard_normal(np.array((9, 19, side, side))[list(order)]).astype(dtype).transpose(np.argsort(order))
+        for flip in (False, True):
+            y = fastconv.convolve(x, w, method="direct-terms", flip_channels=flip)
+            flipped = w[:, :: -1 if flip else 1, ::-1, ::-1]
+            assert oracle.within(y, *oracle.correlate(x, flipped))
+            plan = fastconv.Plan(np.ascontiguousarray(flipped), x.shape, method="direct-terms")
+            assert same_bits(y, plan(x))
 
 
 @pytest.mark.parametrize("pixels", [16, 32, 48, 64, 80, 640])

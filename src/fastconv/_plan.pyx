@@ -307,7 +307,7 @@ cdef int prepare_kernel(Recipe* recipe, object method, Small* small) except -1:
     recipe.direct = &table.kernels[FILTERS]
     recipe.cycles = recipe.kernel.cost(shape)
     recipe.problem.shape.unpacked = (
-        small != NULL and recipe.kernel.packs_late != NULL and recipe.kernel.packs_late(shape))
+        small != NULL and recipe.kernel.packs_late != NULL and recipe.kernel.packs_late(shape, weights))
     size = recipe.kernel.packed_bytes(shape)
     recipe.packed = small_memory(small, size)
     if recipe.packed == NULL:

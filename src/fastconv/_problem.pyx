@@ -517,10 +517,11 @@ cdef ndarray read_weights(const Problem* problem, ndarray w, bint reverse, bint 
 
     Returns the array that holds the values; it must live as long as they are read.
     """
+    cdef const Shape* shape = &problem.shape
     cdef int last
     cdef cnp.npy_intp* strides
     check_weights(problem, w)
-    if problem.shape.dtype == PAIRS:
+    if shape.dtype == PAIRS:
         w = paired_weights(w[..., ::-1, :, :] if flip_channels and w.ndim > 2 else w)
         flip_channels = False
     elif not usable(w, problem.typenum):
@@ -532,12 +533,19 @@ cdef ndarray read_weights(const Problem* problem, ndarray w, bint reverse, bint 
     weights.c = strides[last - 2] if last >= 2 else 0
     weights.r, weights.s = as_given(problem, strides[last - 1], strides[last])
     if reverse:
-        weights.data += (problem.shape.R - 1) * weights.r + (problem.shape.S - 1) * weights.s
+        weights.data += (shape.R - 1) * weights.r + (shape.S - 1) * weights.s
         weights.r = -weights.r
         weights.s = -weights.s
     if flip_channels:
-        weights.data += (problem.shape.C - 1) * weights.c
+        weights.data += (shape.C - 1) * weights.c
         weights.c = -weights.c
+    # The stride of an axis of one value says nothing: as in an array without gaps, kernels see that there are none.
+    if shape.S == 1:
+        weights.s = shape.item
+    if shape.R == 1:
+        weights.r = shape.S * shape.item
+    if shape.C == 1:
+        weights.c = shape.R * shape.S * shape.item
     return w
 
 

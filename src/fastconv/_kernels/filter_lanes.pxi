@@ -758,7 +758,7 @@ cdef inline bint one_block(const Shape* shape) noexcept nogil:
     return shape.P * shape.Q <= BLOCK_PIXELS and weights * shape.item > LATE_BYTES
 
 
-cdef bint filter_packs_late(const Shape* shape) noexcept nogil:
+cdef bint filter_packs_late(const Shape* shape, const Weights* w) noexcept nogil:
     return shape.N == 1 and one_block(shape)
 
 

@@ -81,7 +81,7 @@ cdef struct Kernel:
     dim (*packed_bytes)(const Shape* shape) noexcept nogil
     void (*pack)(const Shape* shape, const Weights* w, char* packed) noexcept nogil
     # Whether, for one call, weights are better packed as they are needed; NULL where they can't.
-    bint (*packs_late)(const Shape* shape) noexcept nogil
+    bint (*packs_late)(const Shape* shape, const Weights* w) noexcept nogil
     # Whether the error bound is kept for an image, or without one, for any; NULL where it always is. Images that aren't
     # trusted are computed by direct-filters, from the same packed weights.
     bint (*trusted)(const Shape* shape, const char* packed, const Image* x) noexcept nogil

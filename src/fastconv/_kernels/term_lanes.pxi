@@ -8,9 +8,9 @@
 # x is staged, [output][c][r][s], with zeros to the end of the last vector.
 #
 # Packed weights: for each group, for each filter a vector that has its bias in the first lane; then for as many filters
-# as a tile for one image takes [vector of terms][filter]. For a single image they are read where they stand, but those
-# that don't fill a vector; or where a filter's values don't follow each other, or several outputs take them, a task
-# packs a tile's weights where it needs them.
+# as a tile for one image takes [vector of terms][filter]. Where a call is the only one to use them, they are read where
+# they stand, but those that don't fill a vector; or where a filter's values don't follow each other, a task packs a
+# tile's weights where it needs them.
 
 cdef enum:
     MOST_COLUMNS = MOST_GROUP_SUMS // GROUP_KM      # outputs of a tile, at most
@@ -98,28 +98,28 @@ cdef inline void pack_terms(const Shape* shape, const Weights* w, dim filter, di
     cdef dim lanes = sizeof(lane) // item
     cdef dim terms = shape.C * shape.R * shape.S
     cdef bint dense = filters_are_dense(shape, w)
-    cdef dim k, first, i
+    cdef dim first = start, count, k, i
     cdef const char* data
-    cdef char* to
     memset(biases, 0, km * VECTOR_BYTES)
-    for k in range(km):
-        if w.bias != NULL:
+    if w.bias != NULL:
+        for k in range(km):
             copy_scalar(biases + k * VECTOR_BYTES, w.bias + (filter + k) * item, item)
-        data = w.data + (filter + k) * w.k
-        to = packed + k * VECTOR_BYTES
-        first = start
-        while first < terms:
-            if dense and terms - first >= lanes:
-                (<lane*> to)[0] = (<const lane*> (data + first * item))[0]
+    while first < terms:
+        count = min(lanes, terms - first)
+        if not dense:
+            filter_offsets(shape, w.c, w.r, w.s, 0, 0, first, count, off)
+        for k in range(km):
+            data = w.data + (filter + k) * w.k
+            if dense and count == lanes:
+                (<lane*> packed)[0] = (<const lane*> (data + first * item))[0]
             elif dense:
-                (<lane*> to)[0] = load_lanes(data + first * item, 0, terms - first, like)
+                (<lane*> packed)[0] = load_lanes(data + first * item, 0, count, like)
             else:
-                memset(to, 0, VECTOR_BYTES)
-                filter_offsets(shape, w.c, w.r, w.s, 0, 0, first, min(lanes, terms - first), off)
-                for i in range(min(lanes, terms - first)):
-                    copy_scalar(to + i * item, data + off[i], item)
-            to += km * VECTOR_BYTES
-            first += lanes
+                memset(packed, 0, VECTOR_BYTES)
+                for i in range(count):
+                    copy_scalar(packed + i * item, data + off[i], item)
+            packed += VECTOR_BYTES
+        first += lanes
 
 
 cdef void pack_terms_any(const Shape* shape, const Weights* w, dim filter, dim km, dim start, char* biases,
@@ -196,7 +196,8 @@ cdef inline void late_tile(const Shape* shape, const GroupTile* tile, const Weig
     cdef GroupTile g = tile[0]
     cdef dim lanes = lanes_of(shape)
     cdef dim whole = shape.C * shape.R * shape.S // lanes
-    if m > 1 or whole == 0 or not filters_are_dense(shape, w):
+    cdef int j
+    if whole == 0 or not filters_are_dense(shape, w):
         pack_terms_any(shape, w, filter, km, 0, late, late + km * VECTOR_BYTES)
         packed_tile(&g, x, late + km * VECTOR_BYTES, <const vec*> late, sums, m, km, km)
         return
@@ -206,8 +207,9 @@ cdef inline void late_tile(const Shape* shape, const GroupTile* tile, const Weig
     g.w_s = VECTOR_BYTES
     apart_tile_any(&g, x, w.data + filter * w.k, <const vec*> late, sums, m, km)
     g.S = tile.S - whole
-    if g.S > 0:
-        packed_tile(&g, x + whole * VECTOR_BYTES, late + km * VECTOR_BYTES, <const vec*> sums, sums, m, km, km)
+    for j in range(m if g.S > 0 else 0):
+        packed_tile(&g, x + whole * VECTOR_BYTES + j * g.x_j, late + km * VECTOR_BYTES, sums + j * km, sums + j * km, 1,
+                    km, km)
 
 
 cdef inline void term_block(const Shape* shape, const TermGrid* grid, const char* packed, const Image* x, char* y,
@@ -306,8 +308,9 @@ cdef void term_pack(const Shape* shape, const Weights* w, char* packed) noexcept
             k += km
 
 
-cdef bint term_packs_late(const Shape* shape) noexcept nogil:
-    return shape.N == 1
+cdef bint term_packs_late(const Shape* shape, const Weights* w) noexcept nogil:
+    """Where they are read as they stand, or packed once in any case."""
+    return filters_are_dense(shape, w) or shape.N * shape.P * shape.Q <= MOST_COLUMNS
 
 
 cdef double term_pack_cost(const Shape* shape) noexcept nogil:

@@ -1235,7 +1235,7 @@ cdef inline bint packs_panels(const Shape* shape) noexcept nogil:
             and shape.G * winograd_group_bytes(shape) > CACHED_BYTES)
 
 
-cdef bint winograd_packs_late(const Shape* shape) noexcept nogil:
+cdef bint winograd_packs_late(const Shape* shape, const Weights* w) noexcept nogil:
     return shape.N == 1 and packs_panels(shape)
 
 
