@@ -118,13 +118,14 @@ def test_affinity_sets_the_default(run_python):
 @needs_openmp
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no /proc/self/task to count threads in")
 def test_workers_are_threads(run_python):
-    """As many as are asked for run, and one worker starts none."""
+    """As many as are asked for run; one worker starts none, nor does making a plan: a process may fork afterwards."""
     script = """
         import os, numpy as np, fastconv
         x, w = np.ones((16, 100, 100), np.float32), np.ones((16, 16, 5, 5), np.float32)
         threads = lambda: len(os.listdir("/proc/self/task"))
         before = threads()
         fastconv.correlate(x, w, workers=1)
+        fastconv.Plan(np.ones((300, 300, 3, 3)), (300, 20, 20), workers=3)
         print(threads() - before)
         with fastconv.set_workers(3):
             fastconv.correlate(x, w)
@@ -171,6 +172,29 @@ GEOMETRIES = (
     {"dilation": 3, "layout": "NHWC"},
     {"mode": "full", "pad_value": 1.5},
 )
+
+
+# Weights whose packing is worth several threads, and whose panels don't end with a vector; several images, as those of
+# a single one may be packed late.
+@pytest.mark.parametrize(("x", "w", "groups"), [
+    ((2, 513, 7, 9), (203, 513, 1, 1), 1),
+    ((2, 67, 10, 12), (131, 67, 3, 3), 1),
+    ((2, 4160, 4, 5), (1040, 32, 3, 3), 130),
+    ((9, 700, 1, 2), (1001, 700, 1, 1), 1),
+    ((2, 9, 40, 41), (70, 9, 15, 15), 1),
+], ids=str)
+def test_weights_packed_by_workers(x, w, groups, dtype):
+    """The bits of weights that one thread packs, by each method."""
+    rng = np.random.default_rng(0)
+    values, weights = rng.standard_normal(x).astype(dtype), rng.standard_normal(w).astype(dtype)
+    if w[-1] > 3:
+        weights = rng.standard_normal((*w[:-1], 1)).astype(dtype) * 0.5 ** np.arange(w[-1]).astype(dtype)   # separable
+    bias = rng.standard_normal(w[0]).astype(dtype)
+    for method in fastconv.Plan(weights, x, groups=groups).predicted:
+        options = {"groups": groups, "bias": bias, "method": method}
+        y = fastconv.Plan(weights, x, workers=1, **options)(values)
+        assert same_bits(fastconv.correlate(values, weights, workers=7, **options), y)
+        assert same_bits(fastconv.correlate(values, np.asfortranarray(weights), workers=7, **options), y)
 
 
 @pytest.mark.parametrize("options", GEOMETRIES, ids=str)

@@ -126,7 +126,7 @@ cdef ndarray compute(object x, object w, bint reverse, bint flip_channels, objec
     w_array = read_weights(problem, w_array, reverse, flip_channels, &weights)
     x_array = read_image(problem, x_array, &image)
     try:
-        prepare(&recipe, method, &weights, &small)
+        prepare(&recipe, method, &weights, &small, workers)
         execute(&recipe, &image, cnp.PyArray_BYTES(computed), workers)
     finally:
         release(&recipe)
@@ -429,7 +429,8 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
         if method == "measure":
             self.times = self.measure(&weights)
             method = next(iter(self.times))
-        prepare(&self.recipe, method, &weights, NULL)
+        # By this thread: a process may make its plans and then fork, and children would miss threads that had started.
+        prepare(&self.recipe, method, &weights, NULL, 1)
         self.method = method_name(&self.recipe)
 
     cdef dict measure(self, const Weights* weights):

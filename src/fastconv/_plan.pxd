@@ -28,7 +28,7 @@ cdef struct Recipe:
     dim* columns
 
 cdef int check_choice(object method, bint planned) except -1
-cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* small) except -1
+cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* small, object workers) except -1
 cdef int execute(const Recipe* recipe, Image* x, char* y, object workers) except -1
 cdef dict predictions(const Shape* shape)
 cdef dict measured_times(Recipe* recipe, const Weights* weights, Image* x, char* y, object workers)

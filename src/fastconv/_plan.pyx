@@ -182,8 +182,8 @@ cdef dict measured_times(Recipe* recipe, const Weights* weights, Image* x, char*
     times = {}
     look_at_weights(recipe, None, False, weights)
     for method in predictions(&recipe.problem.shape):
-        prepare(recipe, method, weights, NULL)
         try:
+            prepare(recipe, method, weights, NULL, workers)
             taken, spent = float("inf"), 0.0
             while spent < MEASURED and (spent == 0 or taken < 2 * min(times.values(), default=taken)):
                 start = time.perf_counter()
@@ -247,7 +247,7 @@ cdef void look_at_weights(Recipe* recipe, object method, bint once, const Weight
     shape.separable = cost(SEPARABLE, shape, once) < LOOKED_FOR * least and table.is_separable(shape, weights)
 
 
-cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* small) except -1:
+cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* small, object workers) except -1:
     """Choose the kernel, pack the weights, map the padding. The recipe's problem is set; release() frees all of it.
 
     With `small`, weights may be packed there, for a single call, or as they are needed: they have to stay until then.
@@ -263,12 +263,17 @@ cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* s
     # Of a broadcast array there may be more than there is time to look at. These can't be packed either.
     if weights_bytes(shape) > MANY_WEIGHTS:
         free(allocate(weights_bytes(shape), "packed weights"))
-    if is_float(shape) and multiply_adds(shape) > SCALED and table.weights_have_subnormals(shape, weights):
+    if is_float(shape) and multiply_adds(shape) > SCALED and have_subnormals(shape, weights):
         recipe.multiple = allocate(weights_bytes(shape), "a multiple of weights")
         recipe.exponent = table.scale_weights(shape, &recipe.weights, recipe.multiple)
         if recipe.exponent != 0:
             recipe.weights.bias = NULL
-    return prepare_kernel(recipe, method, small)
+    return prepare_kernel(recipe, method, small, workers)
+
+
+cdef bint have_subnormals(const Shape* shape, const Weights* weights):
+    with nogil:     # there may be many
+        return table.weights_have_subnormals(shape, weights)
 
 
 cdef inline double multiply_adds(const Shape* shape) noexcept nogil:
@@ -287,7 +292,7 @@ cdef inline void own_nothing(Recipe* recipe) noexcept nogil:
     recipe.spectra = NULL
 
 
-cdef int prepare_kernel(Recipe* recipe, object method, Small* small) except -1:
+cdef int prepare_kernel(Recipe* recipe, object method, Small* small, object workers) except -1:
     """Of a recipe whose problem and weights are set, and that owns no more than them, all else."""
     cdef const Shape* shape = &recipe.problem.shape
     cdef const Weights* weights = &recipe.weights
@@ -313,8 +318,32 @@ cdef int prepare_kernel(Recipe* recipe, object method, Small* small) except -1:
     if recipe.packed == NULL:
         recipe.packed = allocate(size, "packed weights")
         recipe.owned = True
-    recipe.kernel.pack(shape, weights, recipe.packed)
+    pack(recipe, workers)
     return map_padding(recipe)
+
+
+cdef struct Packing:
+    const Recipe* recipe
+    dim tasks, parts        # a part is some of the kernel's tasks, which may be tiny
+
+
+cdef int pack(const Recipe* recipe, object workers) except -1:
+    """The weights, for the recipe's kernel, by so many workers."""
+    cdef double cycles = recipe.kernel.pack_cost(&recipe.problem.shape)
+    cdef Packing packing
+    packing.recipe = recipe
+    packing.tasks = recipe.kernel.pack_tasks(&recipe.problem.shape)
+    packing.parts = min(packing.tasks, <dim> (cycles / HELD) + 1)
+    return run_stretches(pack_part, &packing, packing.parts, <int> min(packing.parts, threads_for(cycles, workers)),
+                         cycles, NULL)
+
+
+cdef void pack_part(void* context, dim part, int worker) noexcept nogil:
+    cdef const Packing* packing = <const Packing*> context
+    cdef const Recipe* recipe = packing.recipe
+    cdef dim task
+    for task in range(split(packing.tasks, packing.parts, part), split(packing.tasks, packing.parts, part + 1)):
+        recipe.kernel.pack(&recipe.problem.shape, &recipe.weights, recipe.packed, task)
 
 
 cdef int map_padding(Recipe* recipe) except -1:
@@ -458,7 +487,7 @@ cdef int execute_scaled(const Recipe* recipe, const Image* x, char* y, object wo
         if recipe.weights.bias == NULL:
             return execute_multiple(recipe, x, subnormals, y, workers)
         try:
-            pack_again(&own, recipe, False, &small)
+            pack_again(&own, recipe, False, &small, workers)
             return execute_multiple(&own, x, subnormals, y, workers)
         finally:
             release(&own)
@@ -655,7 +684,7 @@ cdef int execute_as_it_came(const Recipe* recipe, const Image* x, char* y, objec
             table.unscale_result(&values, recipe.multiple, recipe.exponent, NULL, copy, plane_bytes(&values))
         came.weights.data = copy
         try:
-            pack_again(&own, &came, True, &small)
+            pack_again(&own, &came, True, &small, workers)
             execute_trusted(&own, x, y, workers)
         finally:
             release(&own)
@@ -664,13 +693,13 @@ cdef int execute_as_it_came(const Recipe* recipe, const Image* x, char* y, objec
     return 0
 
 
-cdef int pack_again(Recipe* own, const Recipe* recipe, bint biased, Small* small) except -1:
+cdef int pack_again(Recipe* own, const Recipe* recipe, bint biased, Small* small, object workers) except -1:
     """The recipe's weights, with biases or without, for a single call; release() frees it."""
     own[0] = recipe[0]
     own_nothing(own)
     own.problem.shape.unpacked = False
     own.weights.bias = recipe.bias if biased else NULL
-    return prepare_kernel(own, METHODS[recipe.method] if recipe.method < DIRECT else "auto", small)
+    return prepare_kernel(own, METHODS[recipe.method] if recipe.method < DIRECT else "auto", small, workers)
 
 
 cdef int execute_trusted(const Recipe* recipe, const Image* x, char* y, object workers) except -1:
@@ -715,13 +744,11 @@ cdef int execute_all(const Recipe* recipe, const Image* x, char* y, object worke
     cdef Shape row
     cdef dim tasks
     cdef double cycles = recipe.cycles * shape.N
-    cdef int threads = 1
+    cdef int threads = threads_for(cycles, workers)
     cdef Call call
     cdef TaskFunction function
     cdef Small small
     cdef char* allocated = NULL
-    if cycles > ALONE:
-        threads = min(count_workers(workers), <int> MOST_THREADS)
     if recipe.spectra != NULL:
         tasks = (<Spectra> recipe.spectra).tasks(shape)
         call.workspace_bytes = (<Spectra> recipe.spectra).own_bytes(shape)
@@ -748,10 +775,7 @@ cdef int execute_all(const Recipe* recipe, const Image* x, char* y, object worke
     if call.workspace == NULL:
         call.workspace = allocated = allocate(threads * call.workspace_bytes, "workspace")
     try:
-        if cycles <= HELD:
-            run_tasks(function, &call, 0, tasks, 1)
-        else:
-            run_stretches(function, &call, tasks, threads, cycles, &call.error)
+        run_stretches(function, &call, tasks, threads, cycles, &call.error)
         if call.error != NULL:
             raise <object> call.error
     finally:
@@ -760,11 +784,19 @@ cdef int execute_all(const Recipe* recipe, const Image* x, char* y, object worke
     return 0
 
 
+cdef inline int threads_for(double cycles, object workers) except -1:
+    """How many threads are worth waking for so much work."""
+    return min(count_workers(workers), <int> MOST_THREADS) if cycles > ALONE else 1
+
+
 cdef int run_stretches(TaskFunction function, void* context, dim tasks, int threads, double cycles,
                        PyObject** error) except -1:
     """Run all tasks, which take so many cycles together, or until one has set an error; handle signals in between."""
-    cdef dim first = 0, last
-    cdef dim stretch = max(<dim> threads, <dim> min(<double> tasks, tasks * threads * (BETWEEN_SIGNALS / cycles)))
+    cdef dim first = 0, last, stretch
+    if cycles <= HELD:
+        run_tasks(function, context, 0, tasks, 1)
+        return 0
+    stretch = max(<dim> threads, <dim> min(<double> tasks, tasks * threads * (BETWEEN_SIGNALS / cycles)))
     while first < tasks and (error == NULL or error[0] == NULL):
         last = min(tasks, first + stretch)
         with nogil:

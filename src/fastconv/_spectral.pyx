@@ -460,7 +460,8 @@ cdef class Spectra:
         workspace = np.empty(kernel.workspace_bytes(&sub, 1) + 64, np.uint8)
         result = np.empty((shape.K, b.rows, b.columns), self.w.dtype)
         weights_at, scratch, to = aligned(packed), aligned(workspace), cnp.PyArray_BYTES(result)
-        kernel.pack(&sub, &weights, weights_at)
+        for task in range(kernel.pack_tasks(&sub)):
+            kernel.pack(&sub, &weights, weights_at, task)
         for task in range(kernel.tasks(&sub, 1)):
             with nogil:
                 kernel.run(&sub, 1, weights_at, &image, to, task, scratch)

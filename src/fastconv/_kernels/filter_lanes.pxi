@@ -740,16 +740,22 @@ cdef void pack_panel(const Shape* shape, const Weights* w, dim group, dim panel,
         filters -= lanes
 
 
-cdef void filter_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
-    cdef dim terms = shape.C * shape.R * shape.S
-    cdef dim group, panel
+cdef dim filter_pack_tasks(const Shape* shape) noexcept nogil:
+    if shape.unpacked:
+        return 1
+    return shape.G * filter_panels(shape) if shape.K > 0 else 0
+
+
+cdef void filter_pack(const Shape* shape, const Weights* w, char* packed, dim task) noexcept nogil:
+    """A panel of a group."""
+    cdef dim panels = filter_panels(shape)
+    cdef dim group = divided(task, panels)
+    cdef dim panel = task - group * panels
     if shape.unpacked:
         memcpy(packed, w, sizeof(Weights))
         return
-    for group in range(shape.G):
-        for panel in range(filter_panels(shape) if shape.K > 0 else 0):
-            pack_panel(shape, w, group, panel, 0, terms, packed)
-            packed += panel_vectors(shape, panel) * (1 + terms) * VECTOR_BYTES
+    packed += group * group_bytes(shape) + panel * panel_bytes(shape)
+    pack_panel(shape, w, group, panel, 0, shape.C * shape.R * shape.S, packed)
 
 
 cdef inline bint one_block(const Shape* shape) noexcept nogil:

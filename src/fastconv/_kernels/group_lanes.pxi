@@ -430,23 +430,25 @@ cdef dim group_packed_bytes(const Shape* shape) noexcept nogil:
     return vectors_of(shape, shape.G) * group_set_bytes(shape)
 
 
-cdef void group_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
+cdef dim group_pack_tasks(const Shape* shape) noexcept nogil:
+    return 1 if shape.unpacked else vectors_of(shape, shape.G)
+
+
+cdef void group_pack(const Shape* shape, const Weights* w, char* packed, dim task) noexcept nogil:
+    """As many groups as there are lanes."""
     cdef dim lanes = lanes_of(shape)
-    cdef dim first = 0, k, km
-    cdef char* biases
+    cdef dim first = task * lanes
+    cdef dim k = 0, km
+    cdef char* biases = packed + task * group_set_bytes(shape)
     if shape.unpacked:
         memcpy(packed, w, sizeof(Weights))
         return
-    while first < shape.G:
-        biases = packed
-        packed += shape.K * VECTOR_BYTES
-        k = 0
-        while k < shape.K:
-            km = tile_filters(shape.K - k, GROUP_KM)
-            pack_group_tile_any(shape, w, first, min(lanes, shape.G - first), k, km, biases + k * VECTOR_BYTES, packed)
-            packed += km * shape.C * shape.R * shape.S * VECTOR_BYTES
-            k += km
-        first += lanes
+    packed = biases + shape.K * VECTOR_BYTES
+    while k < shape.K:
+        km = tile_filters(shape.K - k, GROUP_KM)
+        pack_group_tile_any(shape, w, first, min(lanes, shape.G - first), k, km, biases + k * VECTOR_BYTES, packed)
+        packed += km * shape.C * shape.R * shape.S * VECTOR_BYTES
+        k += km
 
 
 cdef double group_cost(const Shape* shape) noexcept nogil:

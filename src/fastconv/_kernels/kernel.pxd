@@ -40,7 +40,7 @@ cdef struct Shape:
     dim p_step, q_step      # rows and columns of x from one of y to the next (stride)
     dim r_step, s_step      # rows and columns of x from one of a filter to the next (dilation)
     bint gathered           # rows of x can't be read where they stand: they are padded, or their columns lie apart
-    bint unpacked           # packed weights begin with Weights: the kernel packs them as it goes
+    bint unpacked           # packed weights begin with Weights: the kernel packs them as it goes, or not at all
     bint separable          # every channel of every filter is a column times a row, as far as the error bound goes
     bint channels_last      # y is N x P x Q x K, and not N x K x P x Q; C-contiguous either way
 
@@ -79,8 +79,10 @@ cdef struct Kernel:
     # Weights are packed once: `packed` has packed_bytes(shape) bytes, on a 64-byte boundary. Those of the first
     # GROUPS_TOGETHER groups, or of a multiple, take as many bytes as they would alone, in a direct kernel.
     dim (*packed_bytes)(const Shape* shape) noexcept nogil
-    void (*pack)(const Shape* shape, const Weights* w, char* packed) noexcept nogil
-    # Whether, for one call, weights are better packed as they are needed; NULL where they can't.
+    # Tasks 0 .. pack_tasks(shape)-1 write disjoint parts of it, in any order and at once.
+    dim (*pack_tasks)(const Shape* shape) noexcept nogil
+    void (*pack)(const Shape* shape, const Weights* w, char* packed, dim task) noexcept nogil
+    # Whether, for one call, weights are better packed as they are needed, or read as they stand; NULL where they can't.
     bint (*packs_late)(const Shape* shape, const Weights* w) noexcept nogil
     # Whether the error bound is kept for an image, or without one, for any; NULL where it always is. Images that aren't
     # trusted are computed by direct-filters, from the same packed weights.

@@ -238,45 +238,48 @@ cdef inline void pack_rows(const Shape* shape, const Weights* w, const char* dat
     cdef dim item = shape.item
     cdef dim lanes = sizeof(lane) // itemsize(like)
     cdef dim k = (filters - 1) // lanes * lanes
-    cdef dim c, i
+    cdef dim c, i, spilling
     if w.c != item or shape.C < lanes:
         for i in range(filters):
             for c in range(shape.C):
                 copy_scalar(packed + (c * filters + i) * item, data + i * w.k + c * w.c, item)
         return
-    # A vector that holds fewer filters ends in the next channel's: these are written later.
+    # A vector that holds fewer filters ends in the next channels', which are written later; those of the last channels
+    # would end in the next panel.
+    spilling = ceil_div(k + lanes - filters, filters)
     while k >= 0:
         c = 0
         while c < shape.C:
             c = min(c, shape.C - lanes)
             transpose_block(data + k * w.k + c * item, w.k, min(lanes, filters - k), packed + (c * filters + k) * item,
-                            filters * item, lanes, like)
+                            filters * item, lanes - spilling if c == shape.C - lanes else lanes, like)
             c += lanes
+        for c in range(shape.C - spilling, shape.C):
+            for i in range(k, filters):
+                copy_scalar(packed + (c * filters + i) * item, data + i * w.k + c * item, item)
+        spilling = 0
         k -= lanes
 
 
-cdef void matrix_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
-    cdef dim panels = matrix_panels(shape) if shape.K > 0 else 0
+cdef dim matrix_pack_tasks(const Shape* shape) noexcept nogil:
+    return shape.G * matrix_panels(shape) if shape.K > 0 else 0
+
+
+cdef void matrix_pack(const Shape* shape, const Weights* w, char* packed, dim task) noexcept nogil:
+    """A panel of a group."""
+    cdef dim panels = matrix_panels(shape)
     cdef dim item = shape.item
-    cdef dim group, panel, first, filters
-    cdef const char* data = w.data
-    cdef const char* bias = w.bias
-    cdef char* to
-    for group in range(shape.G):
-        to = packed + group * matrix_group_bytes(shape)
-        spread_bias(to, bias, shape.K, 1, item)
-        to += whole_vectors(shape.K * item)
-        for panel in range(panels):
-            first = split(shape.K, panels, panel)
-            filters = split(shape.K, panels, panel + 1) - first
-            if item == 4:
-                pack_rows(shape, w, data + first * w.k, filters, to, <f32v*> NULL)
-            else:
-                pack_rows(shape, w, data + first * w.k, filters, to, <f64v*> NULL)
-            to += filters * shape.C * item
-        data += shape.K * w.k
-        if bias != NULL:
-            bias += shape.K * item
+    cdef dim group = divided(task, panels)
+    cdef dim first = split(shape.K, panels, task - group * panels)
+    cdef dim filters = split(shape.K, panels, task - group * panels + 1) - first
+    cdef dim filter = group * shape.K + first
+    packed += group * matrix_group_bytes(shape)
+    spread_bias(packed + first * item, w, filter, filters, 1, item)
+    packed += whole_vectors(shape.K * item) + first * shape.C * item
+    if item == 4:
+        pack_rows(shape, w, w.data + filter * w.k, filters, packed, <f32v*> NULL)
+    else:
+        pack_rows(shape, w, w.data + filter * w.k, filters, packed, <f64v*> NULL)
 
 
 cdef double matrix_pack_cost(const Shape* shape) noexcept nogil:

@@ -464,27 +464,30 @@ cdef dim pixel_packed_bytes(const Shape* shape) noexcept nogil:
     return shape.G * pixel_group_bytes(shape)
 
 
-cdef void pixel_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
+cdef dim pixel_pack_tasks(const Shape* shape) noexcept nogil:
+    return shape.G * pixel_panels(shape)
+
+
+cdef void pixel_pack(const Shape* shape, const Weights* w, char* packed, dim task) noexcept nogil:
+    """A panel of a group."""
     cdef dim panels = pixel_panels(shape)
-    cdef const char* data = w.data
-    cdef const char* bias = w.bias
-    cdef dim group, panel, first, filters, c, r, s, k, place
-    for group in range(shape.G):
-        packed = spread_bias(packed, bias, shape.K, VECTOR_BYTES // shape.item, shape.item)
-        for panel in range(panels):
-            first = split(shape.K, panels, panel)
-            filters = split(shape.K, panels, panel + 1) - first
-            for c in range(shape.C):
-                for r in range(shape.R):
-                    for s in range(shape.S):
-                        place = r * shape.S + s if pixel_flat(shape) else s * shape.R + r
-                        for k in range(filters):
-                            copy_scalar(packed + (place * filters + k) * shape.item,
-                                        data + (first + k) * w.k + c * w.c + r * w.r + s * w.s, shape.item)
-                packed += shape.R * shape.S * filters * shape.item
-        data += shape.K * w.k
-        if bias != NULL:
-            bias += shape.K * shape.item
+    cdef dim group = divided(task, panels)
+    cdef dim first = split(shape.K, panels, task - group * panels)
+    cdef dim filters = split(shape.K, panels, task - group * panels + 1) - first
+    cdef const char* data = w.data + (group * shape.K + first) * w.k
+    cdef dim c, r, s, k, place
+    packed += group * pixel_group_bytes(shape)
+    spread_bias(packed + first * VECTOR_BYTES, w, group * shape.K + first, filters, VECTOR_BYTES // shape.item,
+                shape.item)
+    packed += shape.K * VECTOR_BYTES + first * shape.C * shape.R * shape.S * shape.item
+    for c in range(shape.C):
+        for r in range(shape.R):
+            for s in range(shape.S):
+                place = r * shape.S + s if pixel_flat(shape) else s * shape.R + r
+                for k in range(filters):
+                    copy_scalar(packed + (place * filters + k) * shape.item,
+                                data + k * w.k + c * w.c + r * w.r + s * w.s, shape.item)
+        packed += shape.R * shape.S * filters * shape.item
 
 
 cdef double pixel_cost(const Shape* shape) noexcept nogil:

@@ -141,7 +141,7 @@ cdef void take_apart(const Shape* shape, const Weights* w, const char* data, cha
     cdef dim item = shape.item
     cdef dim c, r, s, place, a, b
     for c in range(shape.C):
-        place = largest_weight(shape, w, data)
+        place = max(<dim> 0, largest_weight(shape, w, data))   # found finite before, but w may be written to meanwhile
         a = place // shape.S
         b = place % shape.S
         for r in range(shape.R):
@@ -153,30 +153,39 @@ cdef void take_apart(const Shape* shape, const Weights* w, const char* data, cha
         data += w.c
 
 
-cdef void separable_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
+cdef void pack_pixels(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
+    cdef dim task
+    for task in range(pixel_pack_tasks(shape)):
+        pixel_pack(shape, w, packed, task)
+
+
+cdef dim separable_pack_tasks(const Shape* shape) noexcept nogil:
+    return shape.G * shape.K
+
+
+cdef void separable_pack(const Shape* shape, const Weights* w, char* packed, dim task) noexcept nogil:
+    """A filter."""
     cdef Shape column = column_shape(shape, 1)
     cdef Shape row = row_shape(shape, 1)
     cdef Shape whole = whole_shape(shape, 1)
     cdef dim item = shape.item
     cdef Weights part
-    cdef dim k
     cdef char* rows
-    for k in range(shape.G * shape.K):
-        rows = packed + shape.C * shape.R * item
-        take_apart(shape, w, w.data + k * w.k, packed, rows)
-        part.data, part.k, part.c, part.r, part.s = packed, shape.R * item, 0, item, 0
-        part.bias = NULL
-        packed += factor_bytes(shape)
-        pixel_pack(&column, &part, packed)
-        packed += whole_lines(pixel_packed_bytes(&column))
-        part.data, part.k, part.c, part.r, part.s = rows, 0, shape.S * item, 0, item
-        if w.bias != NULL:
-            part.bias = w.bias + k * item
-        pixel_pack(&row, &part, packed)
-        packed += whole_lines(pixel_packed_bytes(&row))
-        part.data, part.k, part.c, part.r, part.s = w.data + k * w.k, 0, w.c, w.r, w.s
-        pixel_pack(&whole, &part, packed)
-        packed += whole_lines(pixel_packed_bytes(&whole))
+    packed += task * separable_filter_bytes(shape)
+    rows = packed + shape.C * shape.R * item
+    take_apart(shape, w, w.data + task * w.k, packed, rows)
+    part.data, part.k, part.c, part.r, part.s = packed, shape.R * item, 0, item, 0
+    part.bias = NULL
+    packed += factor_bytes(shape)
+    pack_pixels(&column, &part, packed)
+    packed += whole_lines(pixel_packed_bytes(&column))
+    part.data, part.k, part.c, part.r, part.s = rows, 0, shape.S * item, 0, item
+    if w.bias != NULL:
+        part.bias = w.bias + task * item
+    pack_pixels(&row, &part, packed)
+    packed += whole_lines(pixel_packed_bytes(&row))
+    part.data, part.k, part.c, part.r, part.s = w.data + task * w.k, 0, w.c, w.r, w.s
+    pack_pixels(&whole, &part, packed)
 
 
 cdef inline dim column_sums(const Shape* shape, dim rows) noexcept nogil:

@@ -193,13 +193,12 @@ cdef inline void fill(char* to, dim count, const char* value, dim item) noexcept
             (<word64*> to)[i] = wide_value
 
 
-cdef inline char* spread_bias(char* to, const char* bias, dim filters, dim count, dim item) noexcept nogil:
-    """Each filter's bias `count` times over, or zeros; returns where they end."""
+cdef inline void spread_bias(char* to, const Weights* w, dim filter, dim filters, dim count, dim item) noexcept nogil:
+    """The biases of so many filters from `filter` on, each `count` times over, or zeros."""
     cdef dim k
     memset(to, 0, filters * count * item)
-    for k in range(filters if bias != NULL else 0):
-        fill(to + k * count * item, count, bias + k * item, item)
-    return to + filters * count * item
+    for k in range(filters if w.bias != NULL else 0):
+        fill(to + k * count * item, count, w.bias + (filter + k) * item, item)
 
 
 cdef inline dim source_row(const Image* x, dim h) noexcept nogil:

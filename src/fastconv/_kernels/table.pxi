@@ -7,21 +7,27 @@ cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void** memory, size_t alignment, size_t size)
 
 cdef KernelTable table
-table.kernels[PIXELS] = Kernel(pixel_cost, direct_pack_cost, pixel_packed_bytes, pixel_pack, NULL, NULL,
-                               pixel_workspace_bytes, pixel_tasks, pixel_run)
-table.kernels[FILTERS] = Kernel(filter_cost, filter_pack_cost, filter_packed_bytes, filter_pack, filter_packs_late,
-                                NULL, filter_workspace_bytes, filter_tasks, filter_run)
-table.kernels[MATRIX] = Kernel(matrix_cost, matrix_pack_cost, matrix_packed_bytes, matrix_pack, NULL, NULL,
-                               matrix_workspace_bytes, matrix_tasks, matrix_run)
-table.kernels[GROUPS] = Kernel(group_cost, filter_pack_cost, group_packed_bytes, group_pack, filter_packs_late, NULL,
-                               group_workspace_bytes, group_tasks, group_run)
-table.kernels[TERMS] = Kernel(term_cost, term_pack_cost, term_packed_bytes, term_pack, term_packs_late, NULL,
-                              term_workspace_bytes, term_tasks, term_run)
-table.kernels[WINOGRAD] = Kernel(winograd_cost, winograd_pack_cost, winograd_packed_bytes, winograd_pack,
-                                 winograd_packs_late, winograd_trusted, winograd_workspace_bytes, winograd_tasks,
-                                 winograd_run)
-table.kernels[SEPARABLE] = Kernel(separable_cost, separable_pack_cost, separable_packed_bytes, separable_pack,
-                                  NULL, NULL, separable_workspace_bytes, separable_tasks, separable_run)
+table.kernels[PIXELS] = Kernel(
+    pixel_cost, direct_pack_cost, pixel_packed_bytes, pixel_pack_tasks, pixel_pack, NULL, NULL,
+    pixel_workspace_bytes, pixel_tasks, pixel_run)
+table.kernels[FILTERS] = Kernel(
+    filter_cost, filter_pack_cost, filter_packed_bytes, filter_pack_tasks, filter_pack, filter_packs_late, NULL,
+    filter_workspace_bytes, filter_tasks, filter_run)
+table.kernels[MATRIX] = Kernel(
+    matrix_cost, matrix_pack_cost, matrix_packed_bytes, matrix_pack_tasks, matrix_pack, NULL, NULL,
+    matrix_workspace_bytes, matrix_tasks, matrix_run)
+table.kernels[GROUPS] = Kernel(
+    group_cost, filter_pack_cost, group_packed_bytes, group_pack_tasks, group_pack, filter_packs_late, NULL,
+    group_workspace_bytes, group_tasks, group_run)
+table.kernels[TERMS] = Kernel(
+    term_cost, term_pack_cost, term_packed_bytes, term_pack_tasks, term_pack, term_packs_late, NULL,
+    term_workspace_bytes, term_tasks, term_run)
+table.kernels[WINOGRAD] = Kernel(
+    winograd_cost, winograd_pack_cost, winograd_packed_bytes, winograd_pack_tasks, winograd_pack, winograd_packs_late,
+    winograd_trusted, winograd_workspace_bytes, winograd_tasks, winograd_run)
+table.kernels[SEPARABLE] = Kernel(
+    separable_cost, separable_pack_cost, separable_packed_bytes, separable_pack_tasks, separable_pack, NULL, NULL,
+    separable_workspace_bytes, separable_tasks, separable_run)
 table.is_separable = is_separable
 table.has_subnormals = has_subnormals
 table.weights_have_subnormals = weights_have_subnormals

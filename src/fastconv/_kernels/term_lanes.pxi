@@ -14,6 +14,7 @@
 
 cdef enum:
     MOST_COLUMNS = MOST_GROUP_SUMS // GROUP_KM      # outputs of a tile, at most
+    STANDING = 4 * MOST_COLUMNS                     # and of a call that packs no weights
 
 cdef struct TermGrid:
     # How the work is cut: tiles of outputs, of nearly equal size, and sets of MOST_KM filters.
@@ -168,7 +169,8 @@ cdef inline void apart_tile_m(const GroupTile* g, const char* x, const char* w, 
         if m == 3: group_tile(g, x, w, init, sums, 3, km, True)
         elif m == 4: group_tile(g, x, w, init, sums, 4, km, True)
         elif m == 5: group_tile(g, x, w, init, sums, 5, km, True)
-        else: group_tile(g, x, w, init, sums, 6, km, True)
+        elif m == 6: group_tile(g, x, w, init, sums, 6, km, True)
+        elif MOST_COLUMNS > 6: group_tile(g, x, w, init, sums, 7, km, True)
 
 
 # As filter_tile_any is, not inlined.
@@ -292,25 +294,32 @@ cdef dim term_packed_bytes(const Shape* shape) noexcept nogil:
     return sizeof(Weights) if shape.unpacked else shape.G * term_group_bytes(shape)
 
 
-cdef void term_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
-    cdef dim group, k, km
-    cdef char* to
+cdef dim term_pack_tasks(const Shape* shape) noexcept nogil:
+    return 1 if shape.unpacked else shape.G * ceil_div(shape.K, term_filters(shape.P * shape.Q))
+
+
+cdef void term_pack(const Shape* shape, const Weights* w, char* packed, dim task) noexcept nogil:
+    """As many filters of a group as a tile takes, or those that are left."""
+    cdef dim most = term_filters(shape.P * shape.Q)
+    cdef dim sets = max(1, ceil_div(shape.K, most))
+    cdef dim group = divided(task, sets)
+    cdef dim k = (task - group * sets) * most
+    cdef dim end = min(k + most, shape.K)
+    cdef dim km
     if shape.unpacked:
         memcpy(packed, w, sizeof(Weights))
         return
-    for group in range(shape.G):
-        to = packed + group * term_group_bytes(shape)
-        k = 0
-        while k < shape.K:
-            km = tile_filters(shape.K - k, term_filters(shape.P * shape.Q))
-            pack_terms_any(shape, w, group * shape.K + k, km, 0, to + k * VECTOR_BYTES,
-                           to + (shape.K + k * term_vectors(shape)) * VECTOR_BYTES)
-            k += km
+    packed += group * term_group_bytes(shape)
+    while k < end:
+        km = tile_filters(end - k, most)
+        pack_terms_any(shape, w, group * shape.K + k, km, 0, packed + k * VECTOR_BYTES,
+                       packed + (shape.K + k * term_vectors(shape)) * VECTOR_BYTES)
+        k += km
 
 
 cdef bint term_packs_late(const Shape* shape, const Weights* w) noexcept nogil:
-    """Where they are read as they stand, or packed once in any case."""
-    return filters_are_dense(shape, w) or shape.N * shape.P * shape.Q <= MOST_COLUMNS
+    """Where they are read as they stand, a few times, or packed once in any case."""
+    return shape.N * shape.P * shape.Q <= (STANDING if filters_are_dense(shape, w) else MOST_COLUMNS)
 
 
 cdef double term_pack_cost(const Shape* shape) noexcept nogil:

@@ -833,15 +833,10 @@ cdef void winograd_run(const Shape* shape, int workers, const char* packed, cons
 # of a filter, from the same one on, its phase; columns likewise. Pixels of different phases have nothing to do with
 # each other.
 
-cdef struct Unsure:
-    dim c               # one of a group's channels,
-    double weight       # and its largest weight
-
 cdef struct Trust:
-    # Of each phase of each group: what is known of the weights.
-    dim* unsure         # how many channels are; and behind all of these, of all phases together
-    double* total       # for each channel, the sum of the magnitudes that a filter has of it, on average
-    Unsure* channels    # room for so many
+    # Of each channel, of each phase of each group: what is known of the weights.
+    double* total       # the sum of the magnitudes that a filter has of it, on average
+    double* unsure      # the largest, of a channel that is unsure; or 0
 
 
 cdef inline dim phases_of(const Shape* shape) noexcept nogil:
@@ -853,20 +848,28 @@ cdef inline dim trust_start(const Shape* shape) noexcept nogil:
     return whole_lines(filter_packed_bytes(shape))
 
 
+cdef inline dim measures(const Shape* shape) noexcept nogil:
+    return shape.G * phases_of(shape) * shape.C
+
+
 cdef inline dim winograd_start(const Shape* shape) noexcept nogil:
     """Of transformed weights."""
-    cdef dim phases = shape.G * phases_of(shape)
-    return trust_start(shape) + whole_lines((phases + 1) * sizeof(dim)
-                                            + phases * shape.C * (sizeof(double) + sizeof(Unsure)))
+    return trust_start(shape) + whole_lines(2 * measures(shape) * sizeof(double))
 
 
 cdef inline Trust trust_of(const Shape* shape, const char* packed) noexcept nogil:
-    cdef dim phases = shape.G * phases_of(shape)
     cdef Trust trust
-    trust.unsure = <dim*> (packed + trust_start(shape))
-    trust.total = <double*> (trust.unsure + phases + 1)
-    trust.channels = <Unsure*> (trust.total + phases * shape.C)
+    trust.total = <double*> (packed + trust_start(shape))
+    trust.unsure = trust.total + measures(shape)
     return trust
+
+
+cdef inline bint any_unsure(const double* unsure, dim count) noexcept nogil:
+    cdef dim i
+    for i in range(count):
+        if unsure[i] != 0:
+            return True
+    return False
 
 
 cdef struct Taps:
@@ -960,10 +963,10 @@ cdef inline dim phase_taps(dim taps, dim phase, dim step) noexcept nogil:
     return ceil_div(taps - phase, step)
 
 
-cdef inline void measure_channel(const Shape* shape, const double* largest, const double* total, Trust* trust,
+cdef inline void measure_channel(const Shape* shape, const double* largest, const double* total, const Trust* trust,
                                  dim group, dim c) noexcept nogil:
     """What Trust has of a channel."""
-    cdef dim phase = group * phases_of(shape)
+    cdef dim at = group * phases_of(shape) * shape.C + c
     cdef dim f, h, r, s, i, down, across
     cdef double sum, weight
     for f in range(phases_down(shape)):
@@ -976,32 +979,38 @@ cdef inline void measure_channel(const Shape* shape, const double* largest, cons
                     i = (f + r * shape.p_step) * shape.S + h + s * shape.q_step
                     weight = max(weight, largest[i])
                     sum += total[i]
-            trust.total[phase * shape.C + c] = sum / shape.K
-            if not edges_meet_enough(shape, largest + f * shape.S + h, down, across):
-                trust.channels[phase * shape.C + trust.unsure[phase]] = Unsure(c, weight)
-                trust.unsure[phase] += 1
-                trust.unsure[shape.G * phases_of(shape)] += 1
-            phase += 1
+            trust.total[at] = sum / shape.K
+            trust.unsure[at] = weight
+            if edges_meet_enough(shape, largest + f * shape.S + h, down, across):
+                trust.unsure[at] = 0
+            at += shape.C
 
 
-cdef void measure_weights(const Shape* shape, const Weights* w, Trust* trust) noexcept nogil:
+cdef inline dim channels_measured(const Shape* shape) noexcept nogil:
+    """At a time, so that a filter is read in long pieces."""
+    return max(1, MEASURED // (shape.R * shape.S))
+
+
+cdef inline dim measure_tasks(const Shape* shape) noexcept nogil:
+    return shape.G * ceil_div(shape.C, channels_measured(shape))
+
+
+cdef void measure_weights(const Shape* shape, const Weights* w, const Trust* trust, dim task) noexcept nogil:
+    """Of some of a group's channels."""
     cdef double largest[MOST_SIDE * MOST_SIDE]
     cdef double total[MOST_SIDE * MOST_SIDE]
     cdef dim places = shape.R * shape.S
-    cdef dim at_once = max(1, MEASURED // places)       # channels, so that a filter is read in long pieces
-    cdef dim group, k, c, i, channels
-    memset(trust.unsure, 0, (shape.G * phases_of(shape) + 1) * sizeof(dim))
-    for group in range(shape.G):
-        c = 0
-        while c < shape.C:
-            channels = min(at_once, shape.C - c)
-            memset(largest, 0, channels * places * sizeof(double))
-            memset(total, 0, channels * places * sizeof(double))
-            for k in range(group * shape.K, (group + 1) * shape.K):
-                add_magnitudes(shape, w, w.data + k * w.k + c * w.c, channels, largest, total)
-            for i in range(channels):
-                measure_channel(shape, largest + i * places, total + i * places, trust, group, c + i)
-            c += channels
+    cdef dim pieces = ceil_div(shape.C, channels_measured(shape))
+    cdef dim group = divided(task, pieces)
+    cdef dim c = (task - group * pieces) * channels_measured(shape)
+    cdef dim channels = min(channels_measured(shape), shape.C - c)
+    cdef dim k, i
+    memset(largest, 0, channels * places * sizeof(double))
+    memset(total, 0, channels * places * sizeof(double))
+    for k in range(group * shape.K, (group + 1) * shape.K):
+        add_magnitudes(shape, w, w.data + k * w.k + c * w.c, channels, largest, total)
+    for i in range(channels):
+        measure_channel(shape, largest + i * places, total + i * places, trust, group, c + i)
 
 
 cdef struct Edges:
@@ -1011,37 +1020,34 @@ cdef struct Edges:
     double sum[EDGE_PIXELS]
 
 
-cdef double measure_edges(const Shape* shape, const Image* x, const Unsure* channels, dim unsure,
-                          Edges* edges) noexcept nogil:
+cdef double measure_edges(const Shape* shape, const Image* x, const double* unsure, Edges* edges) noexcept nogil:
     """The most that one of the pixels could, which are forgotten then. Channel by channel, as they lie in memory."""
-    cdef const char* channel
-    cdef double weight, value, most = 0
-    cdef dim u, i
+    cdef double value, most = 0
+    cdef dim c, i
     memset(edges.sum, 0, sizeof(edges.sum))
-    for u in range(unsure):
-        channel = x.data + channels[u].c * x.c
-        weight = channels[u].weight
-        for i in range(edges.count):
-            value = fabs(value_at(channel + edges.at[i], shape.item))
-            edges.sum[i] += weight * value if value < INFINITY else 0
+    for c in range(shape.C):
+        for i in range(edges.count if unsure[c] != 0 else 0):
+            value = fabs(value_at(x.data + c * x.c + edges.at[i], shape.item))
+            edges.sum[i] += unsure[c] * value if value < INFINITY else 0
     for i in range(edges.count):
         most = max(most, edges.sum[i])
     edges.count = 0
     return most
 
 
-cdef double edges_of(const Shape* shape, const Image* x, const Unsure* channels, dim unsure, dim f,
-                     dim h) noexcept nogil:
-    """The most that one pixel near an edge, of phase f, h, could disturb a sum by, of so many channels."""
+cdef double edges_of(const Shape* shape, const Image* x, const double* unsure, dim f, dim h) noexcept nogil:
+    """The most that one pixel near an edge, of phase f, h, could disturb a sum by, of channels that are unsure."""
     cdef dim down = phase_taps(shape.R, f, shape.p_step)
     cdef dim across = phase_taps(shape.S, h, shape.q_step)
-    cdef dim i, j, u, row, column
+    cdef dim c, i, j, row, column
     cdef double most = 0, padding = 0, pad = fabs(value_at(&x.pad[0], shape.item))
     cdef Edges edges
+    if not any_unsure(unsure, shape.C):
+        return 0
     edges.count = 0
-    for u in range(unsure):
-        padding += channels[u].weight * pad if pad < INFINITY else 0
-    for i in range(shape.P + down - 1 if unsure > 0 else 0):
+    for c in range(shape.C):
+        padding += unsure[c] * pad if pad < INFINITY else 0
+    for i in range(shape.P + down - 1):
         row = source_row(x, f + i * shape.p_step)
         j = 0
         while j < shape.Q + across - 1:
@@ -1056,9 +1062,9 @@ cdef double edges_of(const Shape* shape, const Image* x, const Unsure* channels,
                 edges.at[edges.count] = row * x.h + column * x.w
                 edges.count += 1
             if edges.count == EDGE_PIXELS:
-                most = max(most, measure_edges(shape, x, channels, unsure, &edges))
+                most = max(most, measure_edges(shape, x, unsure, &edges))
             j += 1
-    return max(most, measure_edges(shape, x, channels, unsure, &edges))
+    return max(most, measure_edges(shape, x, unsure, &edges))
 
 
 cdef double inside_of(const Shape* shape, const Image* x, dim c, dim f, dim h) noexcept nogil:
@@ -1096,7 +1102,7 @@ cdef bint group_trusted(const Shape* shape, const Image* x, const Trust* trust, 
     own.data += group * shape.C * x.c
     for f in range(phases_down(shape)):
         for h in range(phases_across(shape)):
-            enough += edges_of(shape, &own, trust.channels + phase * shape.C, trust.unsure[phase], f, h)
+            enough += edges_of(shape, &own, trust.unsure + phase * shape.C, f, h)
             phase += 1
     enough *= 2.0 * shape.P * shape.Q / DISTURBANCE
     for c in range(shape.C):
@@ -1115,8 +1121,10 @@ cdef bint group_trusted(const Shape* shape, const Image* x, const Trust* trust, 
 cdef bint winograd_trusted(const Shape* shape, const char* packed, const Image* x) noexcept nogil:
     cdef Trust trust = trust_of(shape, packed)
     cdef dim group
-    if trust.unsure[shape.G * phases_of(shape)] == 0 or x == NULL:
-        return trust.unsure[shape.G * phases_of(shape)] == 0
+    if not any_unsure(trust.unsure, measures(shape)):
+        return True
+    if x == NULL:
+        return False
     for group in range(shape.G):
         if not group_trusted(shape, x, &trust, group):
             return False
@@ -1204,27 +1212,35 @@ cdef void pack_transformed(const Shape* shape, const char* direct, int nv, char*
         term = next_term(shape, term)
 
 
-cdef void winograd_pack(const Shape* shape, const Weights* w, char* packed) noexcept nogil:
+cdef dim winograd_pack_tasks(const Shape* shape) noexcept nogil:
+    return measure_tasks(shape) + filter_pack_tasks(shape)
+
+
+cdef void winograd_pack(const Shape* shape, const Weights* w, char* packed, dim task) noexcept nogil:
+    """The first tasks measure the weights; each other packs a panel of a group."""
     cdef char zeros[NV * VECTOR_BYTES]
-    cdef dim group, panel, nv
-    cdef const char* direct = packed
+    cdef dim panels = filter_panels(shape)
+    cdef dim group, panel
     cdef Trust trust = trust_of(shape, packed)
-    memset(zeros, 0, sizeof(zeros))
-    filter_pack(shape, w, packed)
-    measure_weights(shape, w, &trust)
+    cdef const char* direct
+    cdef int nv
+    if task < measure_tasks(shape):
+        measure_weights(shape, w, &trust, task)
+        return
+    task -= measure_tasks(shape)
+    filter_pack(shape, w, packed, task)
     if shape.unpacked:
         return
-    packed += winograd_start(shape)
-    for group in range(shape.G):
-        for panel in range(filter_panels(shape) if shape.K > 0 else 0):
-            nv = panel_vectors(shape, panel)
-            direct += nv * VECTOR_BYTES         # biases
-            if shape.item == 4:
-                pack_transformed(shape, direct, <int> nv, packed, <const f32v*> zeros)
-            else:
-                pack_transformed(shape, direct, <int> nv, packed, <const f64v*> zeros)
-            direct += shape.C * shape.R * shape.S * nv * VECTOR_BYTES
-            packed += transformed_bytes(shape, nv)
+    group = divided(task, panels)
+    panel = task - group * panels
+    nv = <int> panel_vectors(shape, panel)
+    direct = packed + group * group_bytes(shape) + panel * panel_bytes(shape) + nv * VECTOR_BYTES   # after biases
+    packed += winograd_start(shape) + group * winograd_group_bytes(shape) + panel * transformed_bytes(shape, NV)
+    memset(zeros, 0, sizeof(zeros))
+    if shape.item == 4:
+        pack_transformed(shape, direct, nv, packed, <const f32v*> zeros)
+    else:
+        pack_transformed(shape, direct, nv, packed, <const f64v*> zeros)
 
 
 cdef inline bint packs_panels(const Shape* shape) noexcept nogil:
