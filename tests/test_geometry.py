@@ -172,6 +172,14 @@ def test_weights_of_a_single_call_in_any_order(side, images, dtype):
             assert same_bits(y, plan(x))
 
 
+@pytest.mark.parametrize("width", [*range(1, 42), 64, 65, 100])
+def test_filters_of_one_column(width, dtype):
+    """With strides: a row that is gathered has one phase, from within x or with padding beside it."""
+    for R, stride, padding in itertools.product((1, 3), (1, 2, (1, 2), 3), (0, 1, ((0, 0), (5, 2)))):
+        x, w, bias = arrays(C=3, H=6, W=width, K=5, R=R, S=1, dtype=dtype, seed=width)
+        check(x, w, bias, stride=stride, padding=padding)
+
+
 @pytest.mark.parametrize("pixels", [16, 32, 48, 64, 80, 640])
 @pytest.mark.parametrize("K", [1, 7, 16])
 def test_images_that_begin_within_a_line(pixels, K, dtype):

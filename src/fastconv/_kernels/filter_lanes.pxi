@@ -288,13 +288,17 @@ cdef inline dim unit_bytes(const Shape* shape, const FilterGrid* g) noexcept nog
 cdef FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
     cdef FilterGrid g
     cdef dim terms = shape.C * shape.R * shape.S
-    cdef dim most, seen, sets, small
+    cdef dim most, seen, sets, small, block = BLOCK_PIXELS
     cdef bint must
-    # Blocks: whole rows, or pieces of one; some for each worker.
+    # Blocks: whole rows, or pieces of one; some for each worker. Where all filters' sums wait for more of the
+    # reduction, less of y: to stage rows anew for another set of panels takes longer than to read weights anew for
+    # other rows, but not than to pack them anew.
     g.rows, g.bands, g.columns, g.pieces = shape.P, 1, shape.Q, 1
-    if shape.P * shape.Q > BLOCK_PIXELS:
-        g.pieces = ceil_div(shape.Q, BLOCK_PIXELS)
-        g.bands = ceil_div(shape.P, max(1, BLOCK_PIXELS // shape.Q))
+    if terms > FILTER_KC and not shape.unpacked:
+        block = min(block, max(<dim> LEAST_PIXELS, SUM_BYTES // (filter_panels(shape) * NV * VECTOR_BYTES)))
+    if shape.P * shape.Q > block:
+        g.pieces = ceil_div(shape.Q, block)
+        g.bands = ceil_div(shape.P, max(1, block // shape.Q))
     if workers > 1 and shape.N * shape.G * g.bands < 4 * workers:
         g.bands = max(g.bands, min(ceil_div(shape.P * shape.Q, LEAST_PIXELS), shape.P))
         g.bands = min(g.bands, 4 * workers)
@@ -577,7 +581,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     ahead = 0
     if not shape.unpacked and (grid.parts > 1 or place.last - place.first > 1):
         tiles = b.across * tiles_down(b.rows, b.columns)
-        ahead = NV * VECTOR_BYTES // <unsigned int> tiles
+        ahead = ceil_div(NV * VECTOR_BYTES, tiles)
     # Loop 3: parts of the reduction.
     term = 0
     for part in range(grid.parts):

@@ -64,21 +64,26 @@ cdef inline dim pixels_before_line(const Image* x, dim item) noexcept nogil:
 cdef inline void stage_pixels(const Shape* shape, const MatrixStage* s, dim first, dim count, char* to) noexcept nogil:
     """Pixels first .. first+count-1 of y's sequence, [c][pixel]."""
     cdef dim item = shape.item
-    cdef dim top = first // shape.Q     # the first one's row and column
-    cdef dim left = first - top * shape.Q
-    cdef dim c, at, p, q, run
-    cdef const char* value
-    for c in range(shape.C):
-        at, p, q = 0, top, left
-        while at < count:
-            run = min(count - at, shape.Q - q)
-            value = image_row(shape, s.x, s.image, c, p * shape.p_step, q * shape.q_step, seen_columns(shape, run),
-                              s.line)
-            copy_strided(to, value, run, shape.q_step, item)
-            to += run * item
-            at += run
-            q = 0
-            p += 1
+    cdef dim p = first // shape.Q       # the next one's row and column
+    cdef dim q = first - p * shape.Q
+    cdef dim pitch = count * item
+    cdef dim end = first + count
+    cdef dim c, seen, run
+    cdef bint masked = pitch * shape.q_step <= masked_bytes(shape) and can_mask(
+        shape, s.x, 0, reach_w(shape, shape.Q))
+    # Pieces of rows, all channels of one before the next: what each does is the same for all channels.
+    while first < end:
+        run = min(end - first, shape.Q - q)
+        seen = seen_columns(shape, run)
+        if masked:
+            gather_channels(shape, s.x, s.image, p * shape.p_step, q * shape.q_step, seen, to, pitch, end - first)
+        for c in range(0 if masked else shape.C):
+            copy_strided(to + c * pitch, image_row(shape, s.x, s.image, c, p * shape.p_step, q * shape.q_step, seen,
+                                                   s.line), run, shape.q_step, item)
+        to += run * item
+        first += run
+        q = 0
+        p += 1
 
 
 cdef inline void lines_ahead(const Shape* shape, const MatrixStage* s, dim filters, dim* lines,
@@ -305,6 +310,6 @@ cdef double matrix_cost(const Shape* shape) noexcept nogil:
     terms = whole * term_cycles(rows, NV)
     if vectors > whole * NV:
         terms += term_cycles(rows, vectors - whole * NV)
-    # A vector is copied on the way, or staged before, slowly where its pixels lie apart.
-    return shape.G * (panels * (shape.C * terms + 150 * ceil_div(vectors, NV))
-                      + vectors * shape.C * (1.5 if reads_in_x(shape) else 8.0 if shape.q_step == 1 else 16.0))
+    # A vector is copied on the way, or staged before, slowly where its pixels lie far apart.
+    return shape.G * (panels * (shape.C * terms + 150 * ceil_div(vectors, NV)) + vectors * shape.C * (
+        1.5 if reads_in_x(shape) else 6.0 + 2.0 * shape.q_step if masked_bytes(shape) > 0 else 16.0))

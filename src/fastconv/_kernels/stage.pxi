@@ -4,6 +4,7 @@
 cdef enum:
     STAGE_BYTES = 384 * 1024    # most that is staged at a time
     MASKED_BYTES = 2 * VECTOR_BYTES     # of a row that is gathered with lanes masked: longer ones lose by that
+    ROOM = 1 << 30              # more values than a row that is gathered has
     LEAST_SQUARE = 8            # phases that are split by squares of vectors; fewer value by value
 
 
@@ -272,63 +273,87 @@ cdef inline bint can_mask(const Shape* shape, const Image* x, dim first, dim cou
     return x.w == shape.item and shape.dtype != PAIRS and only_zeros_around(shape, x, first, count)
 
 
-cdef inline void gather_lanes(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step,
-                              dim rows, dim first, dim count, char* to, dim pitch, dim phase, int phases,
-                              lane* like) noexcept nogil:
-    """As gather_phases, one phase or two, a vector of each at a time. Assumes can_mask.
+cdef inline void gather_lanes(const Shape* shape, const Image* x, const char* image, dim image_step, dim h, dim h_step,
+                              dim rows, dim first, dim count, char* to, dim pitch, dim room, dim phase, int step,
+                              bint odd, lane* like) noexcept nogil:
+    """As gather_phases with a q_step of 1, or of 2 with one phase or an odd one too. Assumes can_mask.
 
-    Only whole vectors are stored. What they overwrite behind a phase of a row, a vector at most, is written later or is
-    nothing that is needed.
+    From one row to the next it is h_step rows, and image_step bytes. Whole vectors are stored, up to `room` values of
+    a row: what they overwrite behind a phase, a vector at most, is written later or is nothing that is needed.
     """
     cdef dim item = itemsize(like)
     cdef dim lanes = sizeof(lane) // item
     cdef dim before = x.left - first         # columns before x, and those before or in it
     cdef dim behind = min(before + shape.W, count)
-    cdef dim at = (count - 1) // (phases * lanes)
+    cdef dim at = (count - 1) // (step * lanes)
     cdef dim i, row
     cdef const char* value
     cdef char* line
     cdef lane some[2]
+    cdef lane evens
     cdef int f
-    image += c * x.c - before * item
+    image -= before * item
     # The last columns first, as what is behind them is in the way of the next row's. Rows innermost: the masks are the
     # same for all of them.
     while at >= 0:
         line = to + at * VECTOR_BYTES
         for i in range(rows):
             row = source_row(x, h + i * h_step)
-            value = image + row * x.h + at * phases * VECTOR_BYTES
-            prefetch(value + 2 * LINE)      # what the next columns are in: of many rows no prefetcher sees that
-            for f in range(phases):
+            value = image + i * image_step + row * x.h + at * step * VECTOR_BYTES
+            # What the next columns are in, and the next channel: of many rows no prefetcher sees that.
+            prefetch(value + 2 * LINE)
+            if image_step == 0:
+                prefetch(value + x.c)
+            for f in range(step):
                 if row < 0:
                     some[f] = broadcast(&x.pad[0], like)
                 else:
-                    some[f] = load_lanes(value + f * VECTOR_BYTES, before - (at * phases + f) * lanes,
-                                         behind - (at * phases + f) * lanes, like)
-            if phases == 1:
-                (<lane*> line)[0] = some[0]
+                    some[f] = load_lanes(value + f * VECTOR_BYTES, before - (at * step + f) * lanes,
+                                         behind - (at * step + f) * lanes, like)
+            evens = some[0]
+            if step > 1:
+                evens = even_lanes(some[0], some[1])
+            if room - at * lanes >= lanes:
+                (<lane*> line)[0] = evens
             else:
-                (<lane*> line)[0] = even_lanes(some[0], some[1])
+                store_lanes(line, room - at * lanes, evens)
+            if odd:
                 (<lane*> (line + phase))[0] = odd_lanes(some[0], some[1])
             line += pitch
         at -= 1
 
 
-# Functions of their own: in one, the compiler makes the loops of both slower.
+# Functions of their own: in one, the compiler makes the loops of all slower.
 cdef void gather_narrow(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
                         dim first, dim count, char* to, dim pitch) noexcept nogil:
+    image += c * x.c
     if shape.item == 4:
-        gather_lanes(shape, x, image, c, h, h_step, rows, first, count, to, pitch, 0, 1, <f32v*> NULL)
+        gather_lanes(shape, x, image, 0, h, h_step, rows, first, count, to, pitch, ROOM, 0, 1, False, <f32v*> NULL)
     else:
-        gather_lanes(shape, x, image, c, h, h_step, rows, first, count, to, pitch, 0, 1, <f64v*> NULL)
+        gather_lanes(shape, x, image, 0, h, h_step, rows, first, count, to, pitch, ROOM, 0, 1, False, <f64v*> NULL)
 
 
-cdef void gather_two_phases(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
-                            dim first, dim count, char* to, dim pitch, dim phase) noexcept nogil:
+cdef void gather_seconds(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
+                         dim first, dim count, char* to, dim pitch, dim phase) noexcept nogil:
+    cdef bint odd = phases_across(shape) == 2
+    image += c * x.c
     if shape.item == 4:
-        gather_lanes(shape, x, image, c, h, h_step, rows, first, count, to, pitch, phase, 2, <f32v*> NULL)
+        gather_lanes(shape, x, image, 0, h, h_step, rows, first, count, to, pitch, ROOM, phase, 2, odd, <f32v*> NULL)
     else:
-        gather_lanes(shape, x, image, c, h, h_step, rows, first, count, to, pitch, phase, 2, <f64v*> NULL)
+        gather_lanes(shape, x, image, 0, h, h_step, rows, first, count, to, pitch, ROOM, phase, 2, odd, <f64v*> NULL)
+
+
+cdef void gather_channels(const Shape* shape, const Image* x, const char* image, dim h, dim first, dim count, char* to,
+                          dim pitch, dim room) noexcept nogil:
+    """The same columns, or every second one of them, of a row of each channel, `pitch` bytes apart. As gather_lanes."""
+    if shape.item == 4 and shape.q_step == 1:
+        gather_lanes(shape, x, image, x.c, h, 0, shape.C, first, count, to, pitch, room, 0, 1, False, <f32v*> NULL)
+    elif shape.item == 4:
+        gather_lanes(shape, x, image, x.c, h, 0, shape.C, first, count, to, pitch, room, 0, 2, False, <f32v*> NULL)
+    elif shape.q_step == 1:
+        gather_lanes(shape, x, image, x.c, h, 0, shape.C, first, count, to, pitch, room, 0, 1, False, <f64v*> NULL)
+    else:
+        gather_lanes(shape, x, image, x.c, h, 0, shape.C, first, count, to, pitch, room, 0, 2, False, <f64v*> NULL)
 
 
 cdef void gather_wide(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
@@ -383,10 +408,11 @@ cdef inline const char* image_row(const Shape* shape, const Image* x, const char
 
 
 cdef inline dim masked_bytes(const Shape* shape) noexcept nogil:
-    """Most of a row that is gathered with lanes masked, by its phases."""
-    if shape.q_step == 1:
-        return MASKED_BYTES
-    return 2 * MASKED_BYTES if shape.q_step == 2 == phases_across(shape) else 0
+    """Most of a row that is gathered with lanes masked."""
+    # Vectors of 16 bytes have no masks: to throw away every second value then takes longer than to copy the others.
+    if shape.q_step > 2 or shape.q_step > phases_across(shape) and VECTOR_BYTES < 32:
+        return 0
+    return shape.q_step * MASKED_BYTES
 
 
 cdef inline void gather_phases(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step,
@@ -398,7 +424,7 @@ cdef inline void gather_phases(const Shape* shape, const Image* x, const char* i
         gather_rows(shape, x, image, c, h, h_step, rows, first, count, to, pitch)
         return
     if count * shape.item <= masked_bytes(shape) and can_mask(shape, x, first, count):
-        gather_two_phases(shape, x, image, c, h, h_step, rows, first, count, to, pitch, phase)
+        gather_seconds(shape, x, image, c, h, h_step, rows, first, count, to, pitch, phase)
         return
     for i in range(rows):
         split_row(to + i * pitch, phase, image_row(shape, x, image, c, h + i * h_step, first, count, line), count,

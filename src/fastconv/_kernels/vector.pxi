@@ -190,10 +190,6 @@ cdef extern from *:
     #define interleave_low64(a, b) __builtin_shufflevector(a, b, OF_64(LOW))
     #define interleave_high32(a, b) __builtin_shufflevector(a, b, OF_32(HIGH))
     #define interleave_high64(a, b) __builtin_shufflevector(a, b, OF_64(HIGH))
-    #define even32(a, b) __builtin_shufflevector(a, b, OF_32(EVEN))
-    #define even64(a, b) __builtin_shufflevector(a, b, OF_64(EVEN))
-    #define odd32(a, b) __builtin_shufflevector(a, b, OF_32(ODD))
-    #define odd64(a, b) __builtin_shufflevector(a, b, OF_64(ODD))
     #define unpack_low32(a, b) __builtin_shufflevector(a, b, OF_32(UNPACK32_LOW))
     #define unpack_low64(a, b) __builtin_shufflevector(a, b, OF_64(UNPACK64_LOW))
     #define unpack_high32(a, b) __builtin_shufflevector(a, b, OF_32(UNPACK32_HIGH))
@@ -202,6 +198,18 @@ cdef extern from *:
     #define even_units32(a, b) ((f32v) even_units64((f64v) (a), (f64v) (b)))
     #define odd_units64(a, b) __builtin_shufflevector(a, b, OF_64(UNITS_ODD))
     #define odd_units32(a, b) ((f32v) odd_units64((f64v) (a), (f64v) (b)))
+    #if VECTOR_BYTES == 32
+    /* Units of both first, which even and odd share, then lanes in units: no lane crosses a unit on its own. */
+    #define even32(a, b) __builtin_shufflevector(even_units32(a, b), odd_units32(a, b), 0, 2, 8, 10, 4, 6, 12, 14)
+    #define even64(a, b) unpack_low64(even_units64(a, b), odd_units64(a, b))
+    #define odd32(a, b) __builtin_shufflevector(even_units32(a, b), odd_units32(a, b), 1, 3, 9, 11, 5, 7, 13, 15)
+    #define odd64(a, b) unpack_high64(even_units64(a, b), odd_units64(a, b))
+    #else
+    #define even32(a, b) __builtin_shufflevector(a, b, OF_32(EVEN))
+    #define even64(a, b) __builtin_shufflevector(a, b, OF_64(EVEN))
+    #define odd32(a, b) __builtin_shufflevector(a, b, OF_32(ODD))
+    #define odd64(a, b) __builtin_shufflevector(a, b, OF_64(ODD))
+    #endif
     """
     f32v interleave_low32(f32v a, f32v b) noexcept nogil
     f64v interleave_low64(f64v a, f64v b) noexcept nogil
