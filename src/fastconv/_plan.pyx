@@ -34,7 +34,8 @@ cdef extern from *:
     void use_huge_pages(void* memory, size_t size) nogil
 
 cdef enum:
-    HUGE_PAGE = 2 << 20         # bytes; from here on memory asks for such pages
+    HUGE_PAGE = 2 << 20         # bytes; from here on memory that is kept asks for such pages,
+    NEVER_REUSED = 32 << 20     # and from here on any: glibc's malloc gives so much back to the system at once
     MANY_WEIGHTS = 1 << 30      # bytes; memory for so many is asked for before they are looked at
     ALONE = 100_000             # cycles: less work than this isn't worth waking another thread for
     HELD = 10_000               # cycles: nor, than this, letting other Python threads run
@@ -217,13 +218,15 @@ cdef str method_name(const Recipe* recipe):
     return METHODS[recipe.method]
 
 
-cdef char* allocate(dim size, str purpose) except NULL:
-    """`size` bytes on a cache line, to be freed with free()."""
+cdef char* allocate(dim size, str purpose, bint kept=False) except NULL:
+    """`size` bytes on a cache line, to be freed with free(). What isn't kept is mostly memory of a call before."""
     cdef void* memory = NULL
-    if posix_memalign(&memory, HUGE_PAGE if size >= HUGE_PAGE else LINE, max(size, LINE)) != 0:
+    # Weights that are read once for each block of y would miss the page tables' cache as often. But malloc doesn't use
+    # again what begins on a huge page: it would ask the system for new, cleared pages in each call.
+    cdef bint huge = size >= (HUGE_PAGE if kept else NEVER_REUSED)
+    if posix_memalign(&memory, HUGE_PAGE if huge else LINE, max(size, LINE)) != 0:
         raise MemoryError(f"can't allocate {size} bytes for {purpose}")
-    if size >= HUGE_PAGE:
-        # Weights that are read once for each block of y would miss the page tables' cache as often.
+    if huge:
         use_huge_pages(memory, size)
     return <char*> memory
 
@@ -316,7 +319,7 @@ cdef int prepare_kernel(Recipe* recipe, object method, Small* small, object work
     size = recipe.kernel.packed_bytes(shape)
     recipe.packed = small_memory(small, size)
     if recipe.packed == NULL:
-        recipe.packed = allocate(size, "packed weights")
+        recipe.packed = allocate(size, "packed weights", small == NULL)
         recipe.owned = True
     pack(recipe, workers)
     return map_padding(recipe)
