@@ -490,7 +490,7 @@ cdef int execute_scaled(const Recipe* recipe, const Image* x, char* y, object wo
         if recipe.weights.bias == NULL:
             return execute_multiple(recipe, x, subnormals, y, workers)
         try:
-            pack_again(&own, recipe, False, &small, workers)
+            pack_again(&own, recipe, NULL, "auto", &small, workers)
             return execute_multiple(&own, x, subnormals, y, workers)
         finally:
             release(&own)
@@ -671,7 +671,10 @@ cdef int execute_bands(Bands* bands, object workers) except -1:
 
 
 cdef int execute_as_it_came(const Recipe* recipe, const Image* x, char* y, object workers) except -1:
-    """Compute an image from itself and the weights as they came, from which they are made again."""
+    """Compute an image from itself and the weights as they came, from which they are made again.
+
+    Directly: transforms of subnormal numbers may round as much as there is of them.
+    """
     cdef Recipe came = recipe[0]
     cdef Recipe own
     cdef Small small
@@ -687,7 +690,7 @@ cdef int execute_as_it_came(const Recipe* recipe, const Image* x, char* y, objec
             table.unscale_result(&values, recipe.multiple, recipe.exponent, NULL, copy, plane_bytes(&values))
         came.weights.data = copy
         try:
-            pack_again(&own, &came, True, &small, workers)
+            pack_again(&own, &came, recipe.bias, "direct", &small, workers)
             execute_trusted(&own, x, y, workers)
         finally:
             release(&own)
@@ -696,13 +699,14 @@ cdef int execute_as_it_came(const Recipe* recipe, const Image* x, char* y, objec
     return 0
 
 
-cdef int pack_again(Recipe* own, const Recipe* recipe, bint biased, Small* small, object workers) except -1:
-    """The recipe's weights, with biases or without, for a single call; release() frees it."""
+cdef int pack_again(Recipe* own, const Recipe* recipe, const char* bias, object method, Small* small,
+                    object workers) except -1:
+    """The recipe's weights for a single call, by its method if that is a direct one; release() frees it."""
     own[0] = recipe[0]
     own_nothing(own)
     own.problem.shape.unpacked = False
-    own.weights.bias = recipe.bias if biased else NULL
-    return prepare_kernel(own, METHODS[recipe.method] if recipe.method < DIRECT else "auto", small, workers)
+    own.weights.bias = bias
+    return prepare_kernel(own, METHODS[recipe.method] if recipe.method < DIRECT else method, small, workers)
 
 
 cdef int execute_trusted(const Recipe* recipe, const Image* x, char* y, object workers) except -1:
