@@ -80,6 +80,9 @@ WALKS = {
     # What filters and rows share of a tile of pixels, in every combination of whole and cut tiles.
     "K, R, P": [shape(C=1, K=K, R=R, S=2, P=P, Q=64 + (K + R + P) % 5) for K in (*range(1, 8), 13) for R in range(1, 8)
                 for P in (*range(1, 9), 12, 13)],
+    # One filter of 3 x 3, whose tile of 6 rows is higher than it.
+    "3 x 3": [shape(C=C, K=1, R=3, S=3, P=P, Q=Q) for C in (1, 2) for P in (5, 6, 7, 8, 11, 12, 13, 14, 17)
+              for Q in (1, 2, 4, 5, 8, 9, 15, 16, 17, 24, 31, 32, 33, 40, 48, 49, 64, 65)],
     # Columns and filters at once, about each whole number of vectors.
     "K, Q": [shape(C=2, K=K, R=2, S=2, P=2, Q=Q)
              for K, Q in itertools.product((1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 48, 63, 64, 65), repeat=2)],

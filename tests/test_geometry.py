@@ -101,6 +101,21 @@ def test_groups(groups, C, K, N, dtype):
         check(x, w, bias, groups=groups, stride=2, dilation=(2, 1), mode="full", operation="convolve")
 
 
+def test_one_filter_of_3_x_3(dtype):
+    """Tiles of six rows, and what is left of rows and columns, in place and staged, with columns that lie apart."""
+    for H in (5, 6, 8, 9, 13, 15):
+        for W in (3, 7, 9, 17, 33, 40, 70):
+            x, w, bias = arrays(C=H % 2 + 1, H=H, W=W, K=1, R=3, S=3, dtype=dtype)
+            check(x, w, bias)
+            check(x, w, bias, padding=1)
+            check(x, w, bias, padding=(0, 3), dilation=(1, 3))
+            check(x, w, bias, padding=((2, 0), (1, 1)), stride=(1, 2))
+    for C, W in ((1, 530), (1, 1100), (1, 4110), (60, 530)):
+        x, w, bias = arrays(C=C, H=14, W=W, K=1, R=3, S=3, dtype=dtype)
+        check(x, w, bias)
+        check(x, w, bias, padding=1)
+
+
 def few_outputs(rng):
     """x, w, bias and options of an image of up to six outputs, drawn."""
     P, Q = rng.permuted([(1, 1), (1, 2), (2, 1), (2, 3), (1, 5), (6, 1)])[0]

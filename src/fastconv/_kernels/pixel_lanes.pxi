@@ -7,16 +7,20 @@
 # that begins at the bias: its bits don't depend on the tile it falls into. So the last tile of a row may
 # overlap its neighbour and write the same bits again; no load leaves the rows of x.
 #
+# One filter of 3 x 3 keeps its weights in registers, all of a channel's, and its tile is twice as high (window_tile).
+#
 # x is read in place, or, where it is padded or has a stride along its rows, from a stage: the rows that the task sees,
 # [c][h][phase][column]. Phase f of a row holds columns f, f + q_step, ...: what neighbouring pixels see, side by side.
-# A table says where in a row each column of a filter begins.
+# A table says where in a row each column of a filter begins; or, for tiles of one row of y, where in a channel each of
+# its values does: to them it is a filter of 1 x R S.
 #
 # Outputs narrower than a vector are computed flat. Their stage is [c][phase][row phase][row][column], so that each
-# value of a filter sees its rows of x as one sequence, and the table says where that begins; to the tile it is one row,
-# of a filter of 1 x R S. What falls between two rows of y is dropped when the sequence is cut into rows.
+# value of a filter sees its rows of x as one sequence, which to the tile is one row. What falls between two rows of y
+# is dropped when the sequence is cut into rows.
 #
 # Packed weights: for each group, K vectors that hold each filter's bias in every lane, then, for each panel of up to
-# PIXEL_MR filters, [c][s][r][filter in panel]: what a row of x meets in rows of y below each other stands together.
+# PIXEL_MR filters, [c][s][r][filter in panel]: what a row of x meets in rows of y below each other stands together. Or
+# [c][r][s][filter in panel], for tiles of one row.
 
 cdef enum:
     PIXEL_TASKS = 32            # bands of rows in all images: enough for many cores, few enough to cost nothing
@@ -25,19 +29,23 @@ cdef enum:
     NARROWEST_STRIP = 256
     LEAST_COLUMNS = 64          # of a strip that is narrower for its stage
     CACHE_BYTES = 32 * 1024     # of the first level
+    WINDOW = 3                  # rows and columns of a filter whose weights fit the registers
+    WINDOW_NV = PIXEL_NV // 2   # vectors beside them and PIXEL_MR rows of sums
     FRESH = 12                  # bytes that one from farther away delivers in a cycle
 
 cdef struct PixelTile:
     dim C, R, S
-    const char* w           # of a panel of filters: weights, [c][s][r][filter],
+    const char* w           # of a panel of filters: weights,
     const char* bias        # and biases, a vector each
     const dim* column       # where the columns of a filter begin, in bytes
     const dim* columns_end
     dim x_c, x_h            # byte strides of x, from one row of a filter to the next
     dim y_k, y_p            # byte strides of y
+    dim last_row            # of x that a filter of 1 x R S sees, in bytes from its first
 
 cdef struct PixelStage:
-    # How a block's rows of x are staged: row h at h % row_phases * row_phase + h // row_phases * pitch.
+    # How a block's rows of x are staged: row h at h % row_phases * row_phase + h // row_phases * pitch. Of those that
+    # are read in place, only their pitch, and c.
     bint flat
     dim columns                 # in a phase of a row
     dim rows                    # of a row phase, in the largest block
@@ -63,7 +71,7 @@ cdef inline void pixel_row(vec* acc, const char* x, const char* w, dim w_step, c
     x = in_register(x)
     if mp == 1:
         for v in range(nv):
-            prefetch(x + (nv + v) * VECTOR_BYTES)
+            prefetch(x + g.last_row + (nv + v) * VECTOR_BYTES)
     while True:
         at = <const vec*> (x + column[0])
         for v in range(nv):
@@ -80,8 +88,10 @@ cdef inline void pixel_row(vec* acc, const char* x, const char* w, dim w_step, c
 cdef inline void pixel_tile(const PixelTile* g, const char* x, vec* y, int km, int mp, int nv) noexcept nogil:
     """km filters x mp rows x nv vectors of y. Assumes mp <= R."""
     cdef vec acc[PIXEL_MR * PIXEL_NV]
+    # More filters than half of PIXEL_MR leave no second row: what they see is a row of R S values (pixel_single).
+    cdef dim R = 1 if 2 * km > PIXEL_MR else g.R
     cdef dim w_r = km * itemsize(y)
-    cdef dim w_s = g.R * w_r
+    cdef dim w_s = R * w_r
     cdef dim c = g.C, h
     cdef const char* w = g.w
     cdef const char* row
@@ -103,7 +113,7 @@ cdef inline void pixel_tile(const PixelTile* g, const char* x, vec* y, int km, i
         if mp > 5: pixel_row(acc, row + 4 * g.x_h, taken + 4 * w_r, w_s, g, km, mp, nv, 0, 5)
         row += (mp - 1) * g.x_h
         taken += (mp - 1) * w_r
-        h = g.R - mp
+        h = R - mp
         while True:
             pixel_row(acc, row, taken, w_s, g, km, mp, nv, 0, mp)
             row += g.x_h
@@ -123,6 +133,56 @@ cdef inline void pixel_tile(const PixelTile* g, const char* x, vec* y, int km, i
         for i in range(mp):
             for v in range(nv):
                 (<vec*> (<char*> y + k * g.y_k + i * g.y_p))[v] = acc[(k * mp + i) * nv + v]
+
+
+cdef inline void window_row(vec* acc, const PixelTile* g, const char* x, const char* w, int nv, int row, int first,
+                            int last) noexcept nogil:
+    """A row of x, of those that the tile sees from x on, into rows first .. last-1 of y."""
+    cdef vec b
+    cdef int s, i, v
+    x = in_register(x + row * g.x_h)
+    for s in range(WINDOW):
+        for v in range(nv):
+            b = (<const vec*> (x + g.column[s]))[v]
+            read_once(b)
+            for i in range(first, last):
+                acc[i * nv + v] = fma(acc[i * nv + v], b, w + (s * WINDOW + row - i) * itemsize(acc))
+
+
+cdef inline void window_tile(const PixelTile* g, const char* x, vec* y, int nv) noexcept nogil:
+    """As pixel_tile, of one filter of WINDOW x WINDOW, whose weights stay in registers. PIXEL_MR rows of y."""
+    cdef vec acc[PIXEL_MR * PIXEL_NV]
+    cdef const char* w = g.w
+    cdef dim c = g.C
+    cdef int i, v
+    for i in range(PIXEL_MR):
+        for v in range(nv):
+            acc[i * nv + v] = (<const vec*> g.bias)[0]
+    while True:
+        window_row(acc, g, x, w, nv, 0, 0, 1)
+        window_row(acc, g, x, w, nv, 1, 0, 2)
+        window_row(acc, g, x, w, nv, 2, 0, 3)
+        window_row(acc, g, x, w, nv, 3, 1, 4)
+        window_row(acc, g, x, w, nv, 4, 2, 5)
+        window_row(acc, g, x, w, nv, 5, 3, 6)
+        window_row(acc, g, x, w, nv, 6, 4, 6)
+        window_row(acc, g, x, w, nv, 7, 5, 6)
+        x += g.x_c
+        w += WINDOW * WINDOW * itemsize(y)
+        c -= 1
+        if c == 0: break
+    for i in range(PIXEL_MR):
+        for v in range(nv):
+            (<vec*> (<char*> y + i * g.y_p))[v] = acc[i * nv + v]
+
+
+cdef void window_tiles(const PixelTile* g, const char* x, vec* y, dim vectors) noexcept nogil:
+    """PIXEL_MR rows of y, any number of vectors wide."""
+    cdef dim v
+    for v in range(vectors // WINDOW_NV):
+        window_tile(g, x + v * WINDOW_NV * VECTOR_BYTES, y + v * WINDOW_NV, WINDOW_NV)
+    for v in range(vectors // WINDOW_NV * WINDOW_NV, vectors):
+        window_tile(g, x + v * VECTOR_BYTES, y + v, 1)
 
 
 # The variants are one loop nest: km, mp and nv become constants of a copy that the compiler unrolls.
@@ -176,11 +236,26 @@ cdef inline bint pixel_flat(const Shape* shape) noexcept nogil:
     return shape.Q < lanes_of(shape)
 
 
-cdef inline int pixel_rows(const Shape* shape) noexcept nogil:
-    """Rows of y in a full tile: what the filters leave of PIXEL_MR, but no more than a row of x can reach."""
+cdef inline int shared_rows(const Shape* shape) noexcept nogil:
+    """Rows of y that what the filters leave of PIXEL_MR has room for, but no more than a row of x can reach."""
     if shape.p_step > 1 or shape.r_step > 1 or pixel_flat(shape):
         return 1
-    return <int> min(PIXEL_MR // panel_filters(shape), shape.R, shape.P)
+    return <int> min(PIXEL_MR // panel_filters(shape), shape.R)
+
+
+cdef inline bint pixel_single(const Shape* shape) noexcept nogil:
+    """Tiles are of one row of y. To them a filter is one of 1 x R S: the loop over its rows costs more than a table."""
+    return shared_rows(shape) == 1
+
+
+cdef inline bint pixel_window(const Shape* shape) noexcept nogil:
+    """One filter of 3 x 3, every row of which each row of x meets. P decides on tiles only, not on packed weights."""
+    return shape.K == 1 and shape.S == WINDOW and shared_rows(shape) == WINDOW and shape.P >= PIXEL_MR
+
+
+cdef inline int pixel_rows(const Shape* shape) noexcept nogil:
+    """Rows of y in a full tile."""
+    return PIXEL_MR if pixel_window(shape) else <int> min(shared_rows(shape), shape.P)
 
 
 cdef inline bint pixel_staged(const Shape* shape) noexcept nogil:
@@ -190,14 +265,14 @@ cdef inline bint pixel_staged(const Shape* shape) noexcept nogil:
 cdef inline dim pixel_columns(const Shape* shape) noexcept nogil:
     """Columns of y in the widest strip that is staged: fewer where what a row of y sees wouldn't fit."""
     cdef dim columns = min(shape.Q, <dim> 2 * NARROWEST_STRIP)
-    cdef dim bytes_seen = shape.C * reach_h(shape, 1) * shape.item      # of a column
+    cdef dim bytes_seen = shape.C * reach_h(shape, pixel_rows(shape)) * shape.item      # of a column, by a tile
     while columns > LEAST_COLUMNS and reach_w(shape, columns) * bytes_seen > STAGE_BYTES:
         columns = max(<dim> LEAST_COLUMNS, columns // 2)
     return columns
 
 
 cdef inline PixelStage pixel_stage(const Shape* shape, dim rows) noexcept nogil:
-    """The stage of a block of `rows` rows of y; of no size where x is read in place."""
+    """The stage of a block of `rows` rows of y; all zeros where x is read in place."""
     cdef PixelStage g
     memset(&g, 0, sizeof(PixelStage))
     if not pixel_staged(shape):
@@ -229,7 +304,7 @@ cdef inline dim flat_bytes(const Shape* shape, const PixelStage* g, dim rows) no
 
 
 cdef inline dim tap(const Shape* shape, const PixelStage* g, dim r, dim s) noexcept nogil:
-    """Where in a staged channel what a value of the filter sees begins."""
+    """Where in a channel what a value of the filter sees begins."""
     r *= shape.r_step
     s *= shape.s_step
     if g.row_phases > 1:
@@ -241,12 +316,12 @@ cdef inline dim tap(const Shape* shape, const PixelStage* g, dim r, dim s) noexc
 
 cdef inline dim table_bytes(const Shape* shape) noexcept nogil:
     """Of the table of columns, which begins a workspace; a multiple of a cache line."""
-    return whole_lines((shape.R * shape.S if pixel_flat(shape) else shape.S) * sizeof(dim))
+    return whole_lines((shape.R * shape.S if pixel_single(shape) else shape.S) * sizeof(dim))
 
 
 cdef inline void fill_table(const Shape* shape, const PixelStage* g, dim* column) noexcept nogil:
     cdef dim r, s
-    for r in range(shape.R if g.flat else 1):
+    for r in range(shape.R if pixel_single(shape) else 1):
         for s in range(shape.S):
             column[r * shape.S + s] = tap(shape, g, r, s)
 
@@ -291,34 +366,37 @@ cdef inline void pixel_block(const Shape* shape, const PixelStage* stage, const 
     cdef const char* biases = packed + block.group * pixel_group_bytes(shape)
     cdef const char* image = x.data + block.n * x.n + block.group * shape.C * x.c
     cdef char* values = workspace + table_bytes(shape)
-    cdef char* sums = values + shape.C * stage.c + VECTOR_BYTES
-    cdef char* line = sums
+    cdef char* sums = values
+    cdef char* line
     cdef char* to
-    cdef dim x_h = x.h
+    cdef dim x_h = stage.pitch
     cdef PixelTile g
     cdef PixelBlock area = block[0]         # of the sequence, if y is computed flat
+    cdef const char* at
     cdef dim p, q, panel
     cdef int mp, nv, km
     g.w = biases + shape.K * VECTOR_BYTES + k * terms * item
     g.bias = biases + k * VECTOR_BYTES
     g.C, g.R, g.S = shape.C, shape.R, shape.S
     g.column = <const dim*> workspace
-    g.x_c = x.c
+    g.x_c = stage.c
     g.y_p = shape.Q * item
     g.y_k = shape.P * g.y_p
     y += ((block.n * shape.G + block.group) * shape.K + k) * g.y_k
     if pixel_staged(shape):
+        sums += shape.C * stage.c + VECTOR_BYTES
+        line = sums
         stage_band(shape, stage, x, image, block, values, line)
-        x_h = stage.pitch
-        g.x_c = stage.c
         image = values - block.p_first * shape.p_step * x_h - block.q_first * item
-    if stage.flat:
+    if pixel_single(shape):
         g.R, g.S = 1, shape.R * shape.S
+    if stage.flat:
         g.y_k = flat_bytes(shape, stage, block.p_last - block.p_first)
         area.p_first, area.p_last, area.q_first, area.q_last = 0, 1, 0, g.y_k // item
         image = values
         y += block.p_first * g.y_p
     g.x_h = shape.r_step * x_h
+    g.last_row = (shape.R - g.R) * g.x_h
     g.columns_end = g.column + g.S
     # Loop 3: filters, a panel at a time, so that y is written in few streams, over a window of x that stays in a cache.
     for panel in range(block.panel_first, block.panel_last):
@@ -327,7 +405,8 @@ cdef inline void pixel_block(const Shape* shape, const PixelStage* stage, const 
         # Loop 2: rows of y, mp at a time.
         p = area.p_first
         while p < area.p_last:
-            mp = <int> min(rows, area.p_last - p)
+            # A tile that is higher than the filter is so for all its rows; those that are left are computed as others.
+            mp = rows if rows <= area.p_last - p else <int> min(area.p_last - p, g.R)
             # Loop 1: columns of y, nv vectors at a time; the last moves left to end with the block.
             q = area.q_first
             while q < area.q_last:
@@ -337,8 +416,12 @@ cdef inline void pixel_block(const Shape* shape, const PixelStage* stage, const 
                         nv -= 1     # the block is at least one vector wide
                     else:
                         q = area.q_last - nv * lanes
-                pixel_tile_any(&g, image + p * shape.p_step * x_h + q * item, <vec*> (to + p * g.y_p + q * item), km,
-                               mp, nv)
+                at = image + p * shape.p_step * x_h + q * item
+                if mp > g.R:
+                    nv = <int> ((area.q_last - q) // lanes)
+                    window_tiles(&g, at, <vec*> (to + p * g.y_p + q * item), nv)
+                else:
+                    pixel_tile_any(&g, at, <vec*> (to + p * g.y_p + q * item), km, mp, nv)
                 q += nv * lanes
             p += mp
         if stage.flat:
@@ -420,6 +503,8 @@ cdef void pixel_run(const Shape* shape, int workers, const char* packed, const I
     cdef dim image = task // grid.sets // grid.strips // grid.bands * grid.groups
     cdef dim groups = min(grid.groups, shape.N * shape.G - image)
     cdef PixelBlock block
+    if not pixel_staged(shape):
+        stage.pitch, stage.c = x.h, x.c
     block.n = image // shape.G
     block.group = image % shape.G
     block.p_first = grid.tile * split(tiles, grid.bands, band)
@@ -483,15 +568,37 @@ cdef void pixel_pack(const Shape* shape, const Weights* w, char* packed, dim tas
     for c in range(shape.C):
         for r in range(shape.R):
             for s in range(shape.S):
-                place = r * shape.S + s if pixel_flat(shape) else s * shape.R + r
+                place = r * shape.S + s if pixel_single(shape) else s * shape.R + r
                 for k in range(filters):
                     copy_scalar(packed + (place * filters + k) * shape.item,
                                 data + k * w.k + c * w.c + r * w.r + s * w.s, shape.item)
         packed += shape.R * shape.S * filters * shape.item
 
 
+cdef inline double pixel_term(const Shape* shape, double rows, double nv) noexcept nogil:
+    """Cycles that a tile takes for a value of its filters."""
+    cdef double seen = shape.R + pixel_rows(shape) - 1      # rows of x
+    cdef double term
+    # It issues rows * nv multiply-adds, with vector loads that mostly straddle two cache lines and count twice, and one
+    # of the table; two loads a cycle. No row of x is faster than what it adds to in turn, also where few rows of y see
+    # it.
+    if pixel_single(shape):
+        return max(max(rows * nv / ISSUE, (rows + 1 + 2 * nv) / 2), <double> LATENCY)
+    # Between two rows of x the loop over columns ends and begins, which is foreseen less the longer it is.
+    term = min(<double> 12, 2 + 2.0 * shape.S) * seen / (shape.R * shape.S)
+    return term + max(max(rows * nv / ISSUE, (rows + 1 + 2 * nv) / 2), LATENCY * seen / shape.R)
+
+
+cdef inline double window_cost(const Shape* shape) noexcept nogil:
+    """Of window_tiles; of the rows that are left, by another tile, twice as much."""
+    cdef double tiles = (shape.P + shape.P % PIXEL_MR) / <double> PIXEL_MR * ceil_div(shape.Q, lanes_of(shape))
+    cdef double loads = (2 * (PIXEL_MR + WINDOW - 1) + WINDOW) / 2.0 * WINDOW   # of x, which straddle, and weights
+    cdef double term = max(max(PIXEL_MR / <double> ISSUE, LATENCY / <double> WINDOW_NV), loads / (WINDOW * WINDOW))
+    return tiles * (shape.C * WINDOW * WINDOW * term + 8)
+
+
 cdef double pixel_cost(const Shape* shape) noexcept nogil:
-    cdef dim width, lanes = lanes_of(shape)
+    cdef dim width, across, lanes = lanes_of(shape)
     cdef bint flat = pixel_flat(shape)
     cdef double terms, filters, rows, nv, vectors, term, seen, again, staging = 0
     if pixel_step(shape) > shape.item:
@@ -509,23 +616,26 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
                             2 * split_cost(shape) * width)
         staging *= <double> shape.C * reach_h(shape, shape.P)
     rows = filters / pixel_panels(shape) * pixel_rows(shape)
-    vectors = shape.P * ceil_div(shape.Q, lanes)
+    across = ceil_div(shape.Q, lanes)
     nv = min(PIXEL_NV, shape.Q // lanes)
+    vectors = shape.P * across
     if flat:
-        vectors = ceil_div(shape.P * phase_columns(shape, pixel_columns(shape)) * shape.item, VECTOR_BYTES)
-        nv = min(<double> PIXEL_NV, vectors)
+        across = ceil_div(shape.P * phase_columns(shape, pixel_columns(shape)) * shape.item, VECTOR_BYTES)
+        nv = min(<double> PIXEL_NV, across)
+        vectors = across
         staging += filters * shape.P * 10
-    # A term of a tile issues rows * nv multiply-adds, with vector loads that mostly straddle two cache lines and count
-    # twice; two loads a cycle. No row of x is faster than what it adds to in turn, also where few rows of y see it.
-    term = max(rows * nv / ISSUE, (rows + 2 * nv) / 2)
-    term = max(term, LATENCY * (1.0 if flat else (shape.R + pixel_rows(shape) - 1.0) / shape.R))
+    # Of several groups, each meets its part of x and y the first time.
+    if shape.G > 1:
+        staging += (<double> shape.C * shape.H * shape.W + filters * shape.P * shape.Q) * shape.item / FRESH
+    if pixel_window(shape):
+        return shape.G * (100 + staging + window_cost(shape))
+    term = pixel_term(shape, rows, nv)
+    if nv == 2 and across % 2 == 1:     # a tile of one vector ends a row
+        term += (2 * pixel_term(shape, rows, 1) - term) / across
     # Each panel reads x again; where rows don't stay in the first-level cache, from the second: for each row of y all
     # rows that it sees, if not even they stay with the panel's weights, or else those that the one before didn't see.
     if filters > PIXEL_MR and <double> shape.C * reach_h(shape, PIXEL_MR) * shape.W * shape.item > CACHE_BYTES:
         seen = (shape.C * reach_h(shape, pixel_rows(shape)) * shape.W + terms * panel_filters(shape)) * shape.item
         again = 1 if seen > CACHE_BYTES else min(1.0, shape.p_step / <double> shape.R)
         term += nv * VECTOR_BYTES * 3 / 64.0 * again * phases_across(shape) / shape.S
-    # Of several groups, each meets its part of x and y the first time.
-    if shape.G > 1:
-        staging += (<double> shape.C * shape.H * shape.W + filters * shape.P * shape.Q) * shape.item / FRESH
     return shape.G * (100 + staging + vectors * filters / (rows * nv) * (terms * term + 50))
