@@ -109,11 +109,19 @@ def test_one_filter_of_3_x_3(dtype):
             check(x, w, bias)
             check(x, w, bias, padding=1)
             check(x, w, bias, padding=(0, 3), dilation=(1, 3))
+            check(x, w, bias, padding=(5, 20), dilation=(1, 3))
+            check(x, w, bias, padding=((7, 0), (0, 2)))
             check(x, w, bias, padding=((2, 0), (1, 1)), stride=(1, 2))
+            check(x, w, bias, padding=1, pad_mode="edge")
+            check(x, w, bias, padding=(1, 0), pad_mode="reflect")
+            check(x, w, bias, padding=1, pad_value=3)
+            check(x[..., ::-1, ::-1], w, bias, padding=1)
     for C, W in ((1, 530), (1, 1100), (1, 4110), (60, 530)):
         x, w, bias = arrays(C=C, H=14, W=W, K=1, R=3, S=3, dtype=dtype)
         check(x, w, bias)
         check(x, w, bias, padding=1)
+    x, w, bias = arrays(N=2, C=1, H=27, W=28, K=1, R=3, S=3, groups=7, dtype=dtype)
+    check(x, w, bias, padding=1, groups=7)
 
 
 def few_outputs(rng):

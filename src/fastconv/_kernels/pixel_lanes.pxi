@@ -9,10 +9,11 @@
 #
 # One filter of 3 x 3 keeps its weights in registers, all of a channel's, and its tile is twice as high (window_tile).
 #
-# x is read in place, or, where it is padded or has a stride along its rows, from a stage: the rows that the task sees,
-# [c][h][phase][column]. Phase f of a row holds columns f, f + q_step, ...: what neighbouring pixels see, side by side.
-# A table says where in a row each column of a filter begins; or, for tiles of one row of y, where in a channel each of
-# its values does: to them it is a filter of 1 x R S.
+# x is read in place, or, where it is padded or has a stride along its rows, from a stage: the rows that the task sees
+# (of one filter of 3 x 3 and zeros around x, those of its first and last tiles), [c][h][phase][column]. Phase f of a
+# row holds columns f, f + q_step, ...: what neighbouring pixels see, side by side. A table says where in a row each
+# column of a filter begins; or, for tiles of one row of y, where in a channel each of its values does: to them it is a
+# filter of 1 x R S.
 #
 # Outputs narrower than a vector are computed flat. Their stage is [c][phase][row phase][row][column], so that each
 # value of a filter sees its rows of x as one sequence, which to the tile is one row. What falls between two rows of y
@@ -42,6 +43,7 @@ cdef struct PixelTile:
     dim x_c, x_h            # byte strides of x, from one row of a filter to the next
     dim y_k, y_p            # byte strides of y
     dim last_row            # of x that a filter of 1 x R S sees, in bytes from its first
+    dim left, width         # columns before x, where rows of a padded image are read in place, and of x
 
 cdef struct PixelStage:
     # How a block's rows of x are staged: row h at h % row_phases * row_phase + h // row_phases * pitch. Of those that
@@ -135,22 +137,37 @@ cdef inline void pixel_tile(const PixelTile* g, const char* x, vec* y, int km, i
                 (<vec*> (<char*> y + k * g.y_k + i * g.y_p))[v] = acc[(k * mp + i) * nv + v]
 
 
-cdef inline void window_row(vec* acc, const PixelTile* g, const char* x, const char* w, int nv, int row, int first,
-                            int last) noexcept nogil:
+cdef inline vec some_lanes(const char* address, dim first, dim last, const vec* like) noexcept nogil:
+    """As load_lanes, of any type."""
+    if itemsize(like) == 4:
+        return <vec> load_lanes(address, first, last, <f32v*> NULL)
+    return <vec> load_lanes(address, first, last, <f64v*> NULL)
+
+
+cdef inline void window_row(vec* acc, const PixelTile* g, const char* x, const char* w, dim q, int nv, bint masked,
+                            int row, int first, int last) noexcept nogil:
     """A row of x, of those that the tile sees from x on, into rows first .. last-1 of y."""
     cdef vec b
+    cdef dim before
     cdef int s, i, v
     x = in_register(x + row * g.x_h)
     for s in range(WINDOW):
         for v in range(nv):
-            b = (<const vec*> (x + g.column[s]))[v]
+            if masked:
+                before = g.left - q - g.column[s] // itemsize(acc)
+                b = some_lanes(x + g.column[s], before, before + g.width, acc)
+            else:
+                b = (<const vec*> (x + g.column[s]))[v]
             read_once(b)
             for i in range(first, last):
                 acc[i * nv + v] = fma(acc[i * nv + v], b, w + (s * WINDOW + row - i) * itemsize(acc))
 
 
-cdef inline void window_tile(const PixelTile* g, const char* x, vec* y, int nv) noexcept nogil:
-    """As pixel_tile, of one filter of WINDOW x WINDOW, whose weights stay in registers. PIXEL_MR rows of y."""
+cdef inline void window_tile(const PixelTile* g, const char* x, vec* y, dim q, int nv, bint masked) noexcept nogil:
+    """As pixel_tile, of one filter of WINDOW x WINDOW, whose weights stay in registers. PIXEL_MR rows of y.
+
+    What it sees beside x is zeros, if `masked`, and q the first of its pixels in y.
+    """
     cdef vec acc[PIXEL_MR * PIXEL_NV]
     cdef const char* w = g.w
     cdef dim c = g.C
@@ -159,14 +176,14 @@ cdef inline void window_tile(const PixelTile* g, const char* x, vec* y, int nv) 
         for v in range(nv):
             acc[i * nv + v] = (<const vec*> g.bias)[0]
     while True:
-        window_row(acc, g, x, w, nv, 0, 0, 1)
-        window_row(acc, g, x, w, nv, 1, 0, 2)
-        window_row(acc, g, x, w, nv, 2, 0, 3)
-        window_row(acc, g, x, w, nv, 3, 1, 4)
-        window_row(acc, g, x, w, nv, 4, 2, 5)
-        window_row(acc, g, x, w, nv, 5, 3, 6)
-        window_row(acc, g, x, w, nv, 6, 4, 6)
-        window_row(acc, g, x, w, nv, 7, 5, 6)
+        window_row(acc, g, x, w, q, nv, masked, 0, 0, 1)
+        window_row(acc, g, x, w, q, nv, masked, 1, 0, 2)
+        window_row(acc, g, x, w, q, nv, masked, 2, 0, 3)
+        window_row(acc, g, x, w, q, nv, masked, 3, 1, 4)
+        window_row(acc, g, x, w, q, nv, masked, 4, 2, 5)
+        window_row(acc, g, x, w, q, nv, masked, 5, 3, 6)
+        window_row(acc, g, x, w, q, nv, masked, 6, 4, 6)
+        window_row(acc, g, x, w, q, nv, masked, 7, 5, 6)
         x += g.x_c
         w += WINDOW * WINDOW * itemsize(y)
         c -= 1
@@ -176,13 +193,30 @@ cdef inline void window_tile(const PixelTile* g, const char* x, vec* y, int nv) 
             (<vec*> (<char*> y + i * g.y_p))[v] = acc[i * nv + v]
 
 
-cdef void window_tiles(const PixelTile* g, const char* x, vec* y, dim vectors) noexcept nogil:
-    """PIXEL_MR rows of y, any number of vectors wide."""
-    cdef dim v
-    for v in range(vectors // WINDOW_NV):
-        window_tile(g, x + v * WINDOW_NV * VECTOR_BYTES, y + v * WINDOW_NV, WINDOW_NV)
-    for v in range(vectors // WINDOW_NV * WINDOW_NV, vectors):
-        window_tile(g, x + v * VECTOR_BYTES, y + v, 1)
+cdef inline bint inside(const PixelTile* g, dim q, dim pixels, dim item) noexcept nogil:
+    """Whether these pixels of y see nothing beside x."""
+    return q >= g.left and q + pixels + g.column[WINDOW - 1] // item <= g.left + g.width
+
+
+cdef void window_tiles(const PixelTile* g, const char* x, vec* y, dim q, dim vectors) noexcept nogil:
+    """PIXEL_MR rows of y, any number of vectors wide, from pixel q on."""
+    cdef dim item = itemsize(y)
+    cdef dim lanes = sizeof(vec) // item
+    cdef dim last = q + vectors * lanes
+    while q < last:
+        if q + WINDOW_NV * lanes <= last and inside(g, q, WINDOW_NV * lanes, item):
+            window_tile(g, x, y, q, WINDOW_NV, False)
+            x += WINDOW_NV * VECTOR_BYTES
+            y += WINDOW_NV
+            q += WINDOW_NV * lanes
+            continue
+        if WINDOW_NV > 1 and inside(g, q, lanes, item):
+            window_tile(g, x, y, q, 1, False)
+        else:
+            window_tile(g, x, y, q, 1, True)
+        x += VECTOR_BYTES
+        y += 1
+        q += lanes
 
 
 # The variants are one loop nest: km, mp and nv become constants of a copy that the compiler unrolls.
@@ -352,8 +386,8 @@ cdef void cut_rows(const Shape* shape, const PixelStage* g, const char* sums, di
                        shape.Q * shape.item)
 
 
-cdef inline void pixel_block(const Shape* shape, const PixelStage* stage, const char* packed, const Image* x, char* y,
-                             const PixelBlock* block, char* workspace, vec* like) noexcept nogil:
+cdef void pixel_block(const Shape* shape, const PixelStage* stage, const char* packed, const Image* x, char* y,
+                      const PixelBlock* block, char* workspace, vec* like) noexcept nogil:
     """Assumes that the block is at least a vector wide, or flat."""
     cdef dim item = itemsize(like)
     cdef dim lanes = sizeof(vec) // item
@@ -383,11 +417,16 @@ cdef inline void pixel_block(const Shape* shape, const PixelStage* stage, const 
     g.y_p = shape.Q * item
     g.y_k = shape.P * g.y_p
     y += ((block.n * shape.G + block.group) * shape.K + k) * g.y_k
-    if pixel_staged(shape):
+    g.left, g.width = 0, ROOM
+    if stage.rows > 0:
         sums += shape.C * stage.c + VECTOR_BYTES
         line = sums
         stage_band(shape, stage, x, image, block, values, line)
         image = values - block.p_first * shape.p_step * x_h - block.q_first * item
+    else:
+        g.left, g.width = x.left, shape.W
+        p = block.p_first * shape.p_step
+        image += (source_row(x, p) - p) * x_h - x.left * item
     if pixel_single(shape):
         g.R, g.S = 1, shape.R * shape.S
     if stage.flat:
@@ -419,7 +458,7 @@ cdef inline void pixel_block(const Shape* shape, const PixelStage* stage, const 
                 at = image + p * shape.p_step * x_h + q * item
                 if mp > g.R:
                     nv = <int> ((area.q_last - q) // lanes)
-                    window_tiles(&g, at, <vec*> (to + p * g.y_p + q * item), nv)
+                    window_tiles(&g, at, <vec*> (to + p * g.y_p + q * item), q, nv)
                 else:
                     pixel_tile_any(&g, at, <vec*> (to + p * g.y_p + q * item), km, mp, nv)
                 q += nv * lanes
@@ -475,16 +514,55 @@ cdef dim pixel_tasks(const Shape* shape, int workers) noexcept nogil:
     return ceil_div(shape.N * shape.G, grid.groups) * grid.bands * grid.strips * grid.sets
 
 
+cdef inline bint rows_follow(const Image* x, dim h, dim count) noexcept nogil:
+    """Whether these rows of the padded image follow each other in x."""
+    cdef dim i
+    if x.rows == NULL:
+        return True
+    for i in range(count):
+        if x.rows[h] < 0 or x.rows[h + i] != x.rows[h] + i:
+            return False
+    return True
+
+
+cdef inline void pixel_parts(const Shape* shape, const PixelStage* stage, const char* packed, const Image* x, char* y,
+                             const PixelBlock* block, bint in_place, char* workspace, vec* like) noexcept nogil:
+    """A block; of its tiles those that see rows of x alone in place, if their columns can be. Others are staged."""
+    cdef PixelBlock part = block[0]
+    cdef PixelStage place
+    cdef const PixelStage* at
+    cdef int i
+    memset(&place, 0, sizeof(PixelStage))
+    place.pitch, place.c = x.h, x.c
+    part.p_last = block.p_first
+    for i in range(3):
+        part.p_first = part.p_last
+        at = stage
+        if in_place and i == 1:
+            at = &place
+        if in_place and i < 2:
+            while (part.p_last + PIXEL_MR <= block.p_last
+                   and rows_follow(x, part.p_last, PIXEL_MR + WINDOW - 1) == (i == 1)):
+                part.p_last += PIXEL_MR
+        else:
+            part.p_last = block.p_last
+        if part.p_first < part.p_last:
+            pixel_block(shape, at, packed, x, y, &part, workspace, like)
+
+
 cdef inline void pixel_groups(const Shape* shape, const PixelStage* stage, const char* packed, const Image* x, char* y,
                               PixelBlock* block, dim groups, char* workspace, vec* like) noexcept nogil:
     """The same block of several groups, and images, in turn."""
+    cdef dim columns = reach_w(shape, block.q_last - block.q_first)
+    cdef bint in_place = (stage.rows > 0 and pixel_window(shape) and shape.q_step == 1
+                          and can_mask(shape, x, block.q_first, columns))
     cdef dim _
     if stage.flat:
         # What is computed of memory that no pixel comes to is dropped, but takes long if that holds subnormal numbers.
         memset(workspace + table_bytes(shape), 0, shape.C * stage.c + VECTOR_BYTES)
     fill_table(shape, stage, <dim*> workspace)
     for _ in range(groups):
-        pixel_block(shape, stage, packed, x, y, block, workspace, like)
+        pixel_parts(shape, stage, packed, x, y, block, in_place, workspace, like)
         block.group += 1
         if block.group == shape.G:
             block.group = 0
@@ -601,6 +679,7 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
     cdef dim width, across, lanes = lanes_of(shape)
     cdef bint flat = pixel_flat(shape)
     cdef double terms, filters, rows, nv, vectors, term, seen, again, staging = 0
+    cdef dim staged = reach_h(shape, shape.P)
     if pixel_step(shape) > shape.item:
         return INFINITY
     terms = <double> shape.C * shape.R * shape.S
@@ -614,7 +693,11 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
         if shape.q_step > 1:
             staging = 40 + (6.0 * ceil_div(width, lanes) if shape.q_step == 2 and width >= 2 * lanes else
                             2 * split_cost(shape) * width)
-        staging *= <double> shape.C * reach_h(shape, shape.P)
+        if pixel_window(shape) and shape.q_step == 1:
+            # The first tile and the last, if it is zeros around x; and lanes masked at both ends of the others.
+            staged = min(staged, 2 * (PIXEL_MR + WINDOW - 1))
+            staging += 80.0 * shape.P / (PIXEL_MR * staged)
+        staging *= <double> shape.C * staged
     rows = filters / pixel_panels(shape) * pixel_rows(shape)
     across = ceil_div(shape.Q, lanes)
     nv = min(PIXEL_NV, shape.Q // lanes)
