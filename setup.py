@@ -58,14 +58,14 @@ def kernel(isa, flags):
     )
 
 
-EXTENSIONS = [
-    Extension("fastconv._cpu", ["src/fastconv/_cpu.pyx"]),
-    Extension("fastconv._threads", ["src/fastconv/_threads.pyx"]),
+EXTENSIONS = [  # what takes longest first, as there may be several compilers at work
+    *(kernel(isa, flags) for isa, flags in reversed(ISA_FLAGS.items())),
     *(
         Extension(f"fastconv.{name}", [f"src/fastconv/{name}.pyx"], **NUMPY)
         for name in ("_problem", "_spectral", "_plan", "_front")
     ),
-    *(kernel(isa, flags) for isa, flags in ISA_FLAGS.items()),
+    Extension("fastconv._threads", ["src/fastconv/_threads.pyx"]),
+    Extension("fastconv._cpu", ["src/fastconv/_cpu.pyx"]),
 ]
 
 

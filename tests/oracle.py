@@ -1,5 +1,7 @@
 """The sum of design.md, written out: naive, in a wider type, and independent of the library."""
 
+import itertools
+
 import numpy as np
 
 WIDER = {
@@ -11,6 +13,7 @@ WIDER = {
     "complex128": np.clongdouble,
 }
 COMPUTED_IN = {"float16": np.float32, "bfloat16": np.float32, "complex64": np.float32, "complex128": np.float64}
+ROOM = 2**18  # values of windows that are copied at a time
 assert np.finfo(np.longdouble).nmant > np.finfo(np.float64).nmant, "this platform has no type to check float64 with"
 
 
@@ -63,28 +66,28 @@ def correlate(
     constants = {"constant_values": np.asarray(pad_value).astype(dtype)} if pad_mode == "constant" else {}
     x = np.pad(x.astype(dtype), widths, pad_mode, **constants).astype(wider)
     w = w.astype(dtype).astype(wider)
-    x = x.reshape(len(x), groups, 1, -1, *x.shape[2:])
+    x = x.reshape(len(x), groups, -1, *x.shape[2:])
     w = w.reshape(groups, -1, *w.shape[1:])
-    height, width = x.shape[4] - reach_r, x.shape[5] - reach_s  # of the result with a stride of 1
-    sizes = len(x), groups, w.shape[1], len(range(0, height, p_step)), len(range(0, width, q_step))
-    exact, total = np.zeros(sizes, wider), np.zeros(sizes, wider)
+    windows = np.lib.stride_tricks.sliding_window_view(x, (reach_r + 1, reach_s + 1), (3, 4))
+    windows = np.moveaxis(windows[:, :, :, ::p_step, ::q_step, ::r_step, ::s_step], 2, 4)  # (N, G, P, Q, C, R, S)
+    terms = w[0, 0].size
+    exact, total = np.zeros((2, *windows.shape[:4], w.shape[1]), wider)
+    band = max(1, ROOM // max(1, len(x) * windows.shape[3] * terms))
+    for group, first in itertools.product(range(groups), range(0, windows.shape[2], band)):
+        part = np.s_[:, group, first : first + band]
+        window, weight = windows[part].reshape(-1, terms), w[group].conj().reshape(-1, terms)
+        exact[part] = products(window, weight).reshape(exact[part].shape)
+        if floating:
+            total[part] = sums_of_magnitudes(window, weight).reshape(exact[part].shape)
     if bias is not None:
-        bias = bias.astype(dtype).astype(wider).reshape(groups, -1, 1, 1)
+        bias = bias.astype(dtype).astype(wider).reshape(groups, 1, 1, -1)
         exact += bias
         total += magnitude(bias)
-    for c, r, s in np.ndindex(w.shape[2:]):
-        top, left = r * r_step, s * s_step
-        window = x[:, :, :, c, top : top + height : p_step, left : left + width : q_step]
-        weight = w[:, :, c, r, s, None, None]
-        exact += window * weight.conj()
-        if floating:
-            total += magnitude_of_product(magnitude(window), magnitude(weight))
-    exact, total = (array.reshape(len(x), -1, *sizes[3:]) for array in (exact, total))
+    exact, total = (np.moveaxis(array, 4, 2).reshape(len(x), -1, *windows.shape[2:4]) for array in (exact, total))
     if not floating:
         return exact.astype(dtype), np.zeros(exact.shape)
     computed_in = COMPUTED_IN.get(dtype.name, dtype)
-    terms = w[0, 0].size * (2 if dtype.kind == "c" else 1) + (bias is not None)
-    bound = gamma(terms, computed_in) * total
+    bound = gamma(terms * (2 if dtype.kind == "c" else 1) + (bias is not None), computed_in) * total
     if np.dtype(computed_in) != dtype and dtype.kind != "c":
         bound += rounding(abs(exact) + bound, dtype)
     return exact, bound
@@ -101,9 +104,17 @@ def magnitude(z):
     return abs(z.real) + 1j * abs(z.imag) if z.dtype.kind == "c" else abs(z)
 
 
-def magnitude_of_product(a, b):
-    """Of the real sums that are the parts of a product, from the magnitudes of the factors."""
-    return (a * b.conj()).real + 1j * (a * b).imag if a.dtype.kind == "c" else a * b
+def products(windows, weights):
+    """Sums of products along the last axis, (windows, weights); for long numbers np.dot is fast in this order alone."""
+    return np.dot(windows, weights.T)
+
+
+def sums_of_magnitudes(windows, weights):
+    """The same sums of magnitudes; of complex numbers, of the real sums that their parts are."""
+    windows, weights = magnitude(windows), magnitude(weights)
+    if weights.dtype.kind != "c":
+        return products(windows, weights)
+    return products(windows, weights.conj()).real + 1j * products(windows, weights).imag
 
 
 def within(y, exact, bound):

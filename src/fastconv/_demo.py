@@ -11,8 +11,7 @@ from typing import Any
 
 import matplotlib.cbook
 import numpy as np
-import scipy.fft
-import scipy.signal
+import scipy
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
