@@ -82,20 +82,26 @@ def use_isa(str isa):
 use_isa(_kernels.isa)
 
 
-cdef double cost(int method, const Shape* shape, bint once):
-    """Predicted cycles for an image, and for packing the weights where they serve once.
+cdef struct Cycles:
+    # Predicted; infinite where a method can't compute the shape, or "auto" wouldn't let it.
+    double image            # of an image
+    double choice           # by which a method is chosen: with packing the weights, where they serve once
 
-    Infinite where a method can't compute the shape, or "auto" wouldn't let it. Doesn't ask for transforms.
-    """
+
+cdef Cycles cost(int method, const Shape* shape, bint once):
+    """Of a method. Doesn't ask for transforms."""
     cdef Cut cut
-    cdef double cycles
+    cdef double image = INFINITY, packing = 0
     if method != FFT:
-        cycles = table.kernels[method].cost(shape)
-        return cycles + table.kernels[method].pack_cost(shape) if once and cycles < INFINITY else cycles
-    if shape.K == 0 or not is_float(shape):
-        return INFINITY
-    cut = cut_problem(table, shape)
-    return INFINITY if cut.doubtful else cut.cycles + (cut.pack_cycles if once else 0)
+        image = table.kernels[method].cost(shape)
+        if once and image < INFINITY:
+            packing = table.kernels[method].pack_cost(shape)
+    elif shape.K > 0 and is_float(shape):
+        cut = cut_problem(table, shape)
+        if not cut.doubtful:
+            image = cut.cycles
+            packing = cut.pack_cycles if once else 0
+    return Cycles(image, image + packing)
 
 
 cdef str limit(int method, const Shape* shape):
@@ -109,17 +115,20 @@ cdef str limit(int method, const Shape* shape):
     return "its rounding might not keep the error bound, so that only method='fft' takes it"
 
 
-cdef int check_method(int method, const Problem* problem) except -1:
-    """Raise where a method that is asked for can't run."""
+cdef int check_method(Recipe* recipe) except -1:
+    """Raise where the method, which is asked for, can't run. Sets the cycles of one that has a kernel."""
+    cdef const Problem* problem = &recipe.problem
     cdef const Shape* shape = &problem.shape
-    if method == FFT and is_float(shape):
+    if recipe.method == FFT and is_float(shape):
         if not available():
-            raise ImportError(f"method is 'fft': {limit(method, shape)}")
-    elif method == FFT or table.kernels[method].cost(shape) == INFINITY:
+            raise ImportError(f"method is 'fft': {limit(recipe.method, shape)}")
+        return 0
+    recipe.cycles = INFINITY if recipe.method == FFT else table.kernels[recipe.method].cost(shape)
+    if recipe.cycles == INFINITY:
         outputs, taps = as_given(problem, shape.P, shape.Q), as_given(problem, shape.R, shape.S)
         raise ValueError(
-            f"method is {METHODS[method]!r}, which can't compute outputs of {outputs[0]} x {outputs[1]} with filters"
-            f" of {problem.channels} x {taps[0]} x {taps[1]}: {limit(method, shape)}"
+            f"method is {METHODS[recipe.method]!r}, which can't compute outputs of {outputs[0]} x {outputs[1]} with"
+            f" filters of {problem.channels} x {taps[0]} x {taps[1]}: {limit(recipe.method, shape)}"
         )
     return 0
 
@@ -139,37 +148,38 @@ cdef bint terms_gain(const Shape* shape):
     """
     cdef int number
     for number in range(DIRECT):
-        if number != TERMS and cost(number, shape, False) <= cost(TERMS, shape, False):
+        if number != TERMS and cost(number, shape, False).image <= cost(TERMS, shape, False).image:
             return False
     return True
 
 
-cdef int choose_method(object method, const Problem* problem, bint once) except -1:
-    """The number of the method that is asked for; of several, the one with the least predicted time.
+cdef int choose_method(Recipe* recipe, object method, bint once) except -1:
+    """Set the recipe's method to the one that is asked for; of several, to the one with the least predicted time.
 
     A function of one image's sizes, the weights and the instruction set alone, so that the same method runs, and gives
     the same bits, for any number of images or workers.
     """
-    cdef const Shape* shape = &problem.shape
-    cdef int number, best = PIXELS
-    cdef double cycles, least = INFINITY
+    cdef const Shape* shape = &recipe.problem.shape
+    cdef int number
+    cdef Cycles cycles
+    cdef double least = INFINITY
     if method != "auto" and method != "direct":
-        number = METHODS.index(method)
-        check_method(number, problem)
-        return number
+        recipe.method = METHODS.index(method)
+        return check_method(recipe)
+    recipe.method, recipe.cycles = PIXELS, INFINITY
     for number in range(KERNELS if method == "auto" else DIRECT):
         cycles = cost(number, shape, once)
-        if cycles < least and (number != TERMS or terms_gain(shape)):
-            best, least = number, cycles
+        if cycles.choice < least and (number != TERMS or terms_gain(shape)):
+            recipe.method, recipe.cycles, least = number, cycles.image, cycles.choice
     # To find how transforms would cut the problem takes longer than a small one.
-    if method == "auto" and least_cycles(shape) < least > cost(FFT, shape, once) and available():
-        return FFT
-    return best
+    if method == "auto" and least_cycles(shape) < least > cost(FFT, shape, once).choice and available():
+        recipe.method = FFT
+    return 0
 
 
 cdef dict predictions(const Shape* shape):
     """Cycles of one image by each method that can compute it, packing left out; the fastest first."""
-    cycles = {METHODS[number]: cost(number, shape, False) for number in range(FFT + 1)}
+    cycles = {METHODS[number]: cost(number, shape, False).image for number in range(FFT + 1)}
     if not available():
         del cycles["fft"]
     return {method: cycles[method] for method in sorted(cycles, key=cycles.get) if cycles[method] < INFINITY}
@@ -244,10 +254,10 @@ cdef void look_at_weights(Recipe* recipe, object method, bint once, const Weight
     cdef double least = INFINITY
     cdef int number
     shape.separable = True
-    if cost(SEPARABLE, shape, once) < INFINITY and method != "separable":
+    if cost(SEPARABLE, shape, once).image < INFINITY and method != "separable":
         for number in range(DIRECT):
-            least = min(least, cost(number, shape, once))
-    shape.separable = cost(SEPARABLE, shape, once) < LOOKED_FOR * least and table.is_separable(shape, weights)
+            least = min(least, cost(number, shape, once).choice)
+    shape.separable = cost(SEPARABLE, shape, once).choice < LOOKED_FOR * least and table.is_separable(shape, weights)
 
 
 cdef int prepare(Recipe* recipe, object method, const Weights* weights, Small* small, object workers) except -1:
@@ -302,7 +312,7 @@ cdef int prepare_kernel(Recipe* recipe, object method, Small* small, object work
     cdef Spectra spectra
     cdef dim size
     look_at_weights(recipe, method, small != NULL, weights)
-    recipe.method = choose_method(method, &recipe.problem, small != NULL)
+    choose_method(recipe, method, small != NULL)
     if recipe.method == FFT:
         spectra = transformed(table, shape, weights)
         if spectra is not None:
@@ -310,10 +320,9 @@ cdef int prepare_kernel(Recipe* recipe, object method, Small* small, object work
             recipe.spectra = <PyObject*> spectra
             Py_INCREF(spectra)
             return map_padding(recipe)
-        recipe.method = choose_method("direct", &recipe.problem, small != NULL)
+        choose_method(recipe, "direct", small != NULL)
     recipe.kernel = &table.kernels[recipe.method]
     recipe.direct = &table.kernels[FILTERS]
-    recipe.cycles = recipe.kernel.cost(shape)
     recipe.problem.shape.unpacked = (
         small != NULL and recipe.kernel.packs_late != NULL and recipe.kernel.packs_late(shape, weights))
     size = recipe.kernel.packed_bytes(shape)

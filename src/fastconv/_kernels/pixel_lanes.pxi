@@ -30,6 +30,10 @@ cdef enum:
     NARROWEST_STRIP = 256
     LEAST_COLUMNS = 64          # of a strip that is narrower for its stage
     CACHE_BYTES = 32 * 1024     # of the first level
+    CACHE_WAYS = 8
+    CACHE_PAGE = CACHE_BYTES // CACHE_WAYS      # bytes; what is as far apart has the same places in it
+    AHEAD = 3                   # tiles from one to that whose row of x it asks for,
+    FAR_AHEAD = 7               # and of 1 x 1 filters, which take each value once
     WINDOW = 3                  # rows and columns of a filter whose weights fit the registers
     WINDOW_NV = PIXEL_NV // 2   # vectors beside them and PIXEL_MR rows of sums
     FRESH = 12                  # bytes that one from farther away delivers in a cycle
@@ -42,7 +46,7 @@ cdef struct PixelTile:
     const dim* columns_end
     dim x_c, x_h            # byte strides of x, from one row of a filter to the next
     dim y_k, y_p            # byte strides of y
-    dim last_row            # of x that a filter of 1 x R S sees, in bytes from its first
+    dim ahead               # bytes from a row of x to what is asked for with it: tiles farther right see it last
     dim left, width         # columns before x, where rows of a padded image are read in place, and of x
 
 cdef struct PixelStage:
@@ -73,7 +77,7 @@ cdef inline void pixel_row(vec* acc, const char* x, const char* w, dim w_step, c
     x = in_register(x)
     if mp == 1:
         for v in range(nv):
-            prefetch(x + g.last_row + (nv + v) * VECTOR_BYTES)
+            prefetch(x + g.ahead + v * VECTOR_BYTES)
     while True:
         at = <const vec*> (x + column[0])
         for v in range(nv):
@@ -151,6 +155,7 @@ cdef inline void window_row(vec* acc, const PixelTile* g, const char* x, const c
     cdef dim before
     cdef int s, i, v
     x = in_register(x + row * g.x_h)
+    prefetch(x + g.ahead)
     for s in range(WINDOW):
         for v in range(nv):
             if masked:
@@ -435,7 +440,7 @@ cdef void pixel_block(const Shape* shape, const PixelStage* stage, const char* p
         image = values
         y += block.p_first * g.y_p
     g.x_h = shape.r_step * x_h
-    g.last_row = (shape.R - g.R) * g.x_h
+    g.ahead = (shape.R - g.R) * g.x_h + (FAR_AHEAD if shape.R * shape.S == 1 else AHEAD) * PIXEL_NV * VECTOR_BYTES
     g.columns_end = g.column + g.S
     # Loop 3: filters, a panel at a time, so that y is written in few streams, over a window of x that stays in a cache.
     for panel in range(block.panel_first, block.panel_last):
@@ -717,8 +722,13 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
         term += (2 * pixel_term(shape, rows, 1) - term) / across
     # Each panel reads x again; where rows don't stay in the first-level cache, from the second: for each row of y all
     # rows that it sees, if not even they stay with the panel's weights, or else those that the one before didn't see.
+    # Values of more channels than it has ways, at the same place in a page, push each other out, and with 1 x 1 filters
+    # there is no work between them that would hide it.
+    again = 0
     if filters > PIXEL_MR and <double> shape.C * reach_h(shape, PIXEL_MR) * shape.W * shape.item > CACHE_BYTES:
         seen = (shape.C * reach_h(shape, pixel_rows(shape)) * shape.W + terms * panel_filters(shape)) * shape.item
         again = 1 if seen > CACHE_BYTES else min(1.0, shape.p_step / <double> shape.R)
-        term += nv * VECTOR_BYTES * 3 / 64.0 * again * phases_across(shape) / shape.S
+    if filters > PIXEL_MR and terms == shape.C > CACHE_WAYS and shape.H * shape.W * shape.item % CACHE_PAGE == 0:
+        again = 2
+    term += nv * VECTOR_BYTES * 3 / 64.0 * again * phases_across(shape) / shape.S
     return shape.G * (100 + staging + vectors * filters / (rows * nv) * (terms * term + 50))
