@@ -18,6 +18,8 @@ cdef enum:
     FILTER_KC = 256         # terms of the reduction in a part: 16 KiB of a panel's weights
     MOST_GROUP_SUMS = 12    # of the tile with groups in its lanes, of at most GROUP_KM filters of each
     GROUP_KM = 2
+    FAR_TILES = 56          # of Winograd's method, that weights from beyond a second-level cache meet at a time,
+    FAR_V_BYTES = 4 << 20   # if they have no more bytes of V
     PRODUCT_MP = 6          # of products of spectra: 6 x 2 accumulators, 2 vectors and a row of x
 
 include "vector.pxi"

@@ -18,6 +18,8 @@ cdef enum:
     FILTER_KC = 1152        # terms of the reduction in a part: 144 KiB of a panel's weights
     MOST_GROUP_SUMS = 28    # of the tile with groups in its lanes, of at most GROUP_KM filters of each
     GROUP_KM = 4
+    FAR_TILES = 28          # of Winograd's method, that weights from beyond a second-level cache meet at a time,
+    FAR_V_BYTES = 384 << 10 # if they have no more bytes of V
     PRODUCT_MP = 12         # of products of spectra: 12 x 2 accumulators, 2 vectors and a row of x
 
 include "vector.pxi"

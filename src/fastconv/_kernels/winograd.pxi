@@ -55,9 +55,9 @@ cdef enum:
     MEASURED = 1024                 # values that are measured at a time,
     EDGE_PIXELS = 512               # and pixels near an image's edges
     DISTURBANCE = 3                 # halves of a mean sum of magnitudes that a pixel's unseen weights may weigh
-    BLOCK_POINTS = 28 // MR * MR * 36   # points of all tiles of a block, at most,
-    LEAST_TILES = 2 * MR            # and its tiles at least, if there are as many
-    WINOGRAD_BYTES = 384 * 1024     # of a block's V, about
+    LEAST_TILES = 2 * MR            # of a block, if there are as many; and at most, with bytes of V, about,
+    NEAR_TILES = 28 // MR * MR      # where a second-level cache holds V and M beside all weights.
+    NEAR_V_BYTES = 384 << 10        # Where it doesn't, weights arrive for FAR_TILES and FAR_V_BYTES
     LATE_V_BYTES = 4 << 20          # most that an image's V has for weights to be packed late,
     LATE_PANEL_BYTES = 5 << 19      # and a panel's transformed weights
     LATE_WORK = 10 * TASK_WORK      # multiply-adds in a task then, about, so that Ctrl-C is heard in time
@@ -219,10 +219,13 @@ cdef inline WinogradGrid winograd_grid(const Shape* shape, int workers) noexcept
     cdef WinogradGrid g
     cdef dim images = max(1, shape.N * shape.G)
     cdef dim panels = filter_panels(shape)
+    cdef bint far = winograd_group_bytes(shape) > CACHED_BYTES // 2
     cdef dim most, blocks
     cdef double work
     g.terms = count_terms(shape)
-    most = max(LEAST_TILES, min(BLOCK_POINTS, WINOGRAD_BYTES // (g.terms * shape.item)) // points_of(shape))
+    most = (FAR_TILES if far else NEAR_TILES) * POINTS * POINTS
+    most = min(most, (FAR_V_BYTES if far else NEAR_V_BYTES) // (g.terms * shape.item)) // points_of(shape)
+    most = max(LEAST_TILES, most)
     g.down = ceil_div(shape.P, tile_down(shape))
     g.across = ceil_div(shape.Q, tile_across(shape))
     if shape.unpacked:
