@@ -4,7 +4,9 @@ import concurrent.futures
 import copy
 import os
 import pickle
+import sys
 import threading
+import time
 
 import numpy as np
 import oracle
@@ -180,6 +182,48 @@ def test_threads_make_plans_and_calls(dtype):
 
     with concurrent.futures.ThreadPoolExecutor(len(cases)) as threads:
         assert all(threads.map(compute, range(len(cases))))
+
+
+LARGE = (8, 1024, 1100)  # of float32, a result whose memory is used again
+
+
+def large_result(value):
+    return fastconv.correlate(np.full(LARGE, value, np.float32), np.ones((8, 1, 1, 1), np.float32), groups=8)
+
+
+@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="without the GIL no memory is kept")
+def test_memory_of_a_dropped_result_is_used_again():
+    y = large_result(1)
+    where = y.ctypes.data
+    del y
+    y = large_result(2)
+    assert y.ctypes.data == where
+    assert (y == 2).all()
+
+
+@pytest.mark.parametrize("hold", [lambda y: y, lambda y: y[3:, ::2, 5], memoryview, lambda y: y.base])
+def test_memory_of_a_held_result_is_left_alone(hold):
+    held = hold(large_result(3))
+    before = np.array(held)
+    assert (large_result(4) == 4).all()
+    assert (large_result(5) == 5).all()
+    assert same_bits(np.array(held), before)
+
+
+def test_threads_have_large_results_of_their_own():
+    start = threading.Barrier(4)
+
+    def compute(thread):
+        start.wait(timeout=60)
+        for i in range(4):
+            y = large_result(10 * thread + i)
+            time.sleep(0.01)
+            if not (y == 10 * thread + i).all():
+                return False
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(compute, range(4)))
 
 
 def resident_bytes():

@@ -21,6 +21,8 @@ cnp.import_array()
 
 cdef enum:
     ALIGNED = 1 << 16       # bytes of a result from which on it is worth a view to let it begin with one
+    MAPPED = 32 << 20       # from which on malloc has each come from the system, a page at a time, to be cleared;
+    KEPT = 256 << 20        # most that is kept of such
 
 cdef dim MOST_BYTES = 1 << 62  # larger than any memory, and far from where a product would wrap
 MODES = ("valid", "same", "full")
@@ -639,6 +641,36 @@ cdef inline void result_sizes(const Problem* problem, cnp.npy_intp* sizes):
         sizes[1], sizes[2], sizes[3] = shape.G * shape.K, image[0], image[1]
 
 
+cdef extern from *:
+    """
+    /* Whether two references to an object are all there are. Without the GIL, another thread may be making one. */
+    #ifdef Py_GIL_DISABLED
+    #define held_twice(object) 0
+    #else
+    #define held_twice(object) (Py_REFCNT(object) == 2)
+    #endif
+    """
+    bint held_twice(ndarray array)
+
+cdef ndarray kept = None    # the memory of the last large result
+
+
+cdef ndarray result_memory(cnp.npy_intp size):
+    """Bytes with unset values: those of the last large result, if they are as many and nobody holds it anymore.
+
+    To have other ones cleared takes as long as it does to compute a result, where that is bound by memory.
+    """
+    global kept
+    cdef ndarray memory
+    if not MAPPED <= size <= KEPT:
+        return cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
+    memory = kept
+    if memory is None or cnp.PyArray_SIZE(memory) != size or not held_twice(memory):
+        memory = kept = None        # first, as there may be no room for both
+        memory = kept = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
+    return memory
+
+
 cdef ndarray new_array(int ndim, cnp.npy_intp* sizes, int typenum):
     """An array with unset values; a large one begins with a cache line, as NumPy's mostly don't."""
     cdef cnp.npy_intp size = cnp.PyArray_DescrFromType(typenum).itemsize
@@ -650,7 +682,7 @@ cdef ndarray new_array(int ndim, cnp.npy_intp* sizes, int typenum):
         return cnp.PyArray_EMPTY(ndim, sizes, typenum, 0)
     size += LINE
     try:
-        memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
+        memory = result_memory(size)
     except MemoryError:
         shape = shape_tuple(ndim, <dim*> sizes)
         raise MemoryError(f"can't allocate {size} bytes for a result of shape {shape}") from None

@@ -19,7 +19,7 @@ cdef enum:
     MOST_GROUP_SUMS = 28    # of the tile with groups in its lanes, of at most GROUP_KM filters of each
     GROUP_KM = 4
     FAR_TILES = 28          # of Winograd's method, that weights from beyond a second-level cache meet at a time,
-    FAR_V_BYTES = 384 << 10 # if they have no more bytes of V
+    FAR_V_BYTES = 384 << 10     # if they have no more bytes of V
     PRODUCT_MP = 12         # of products of spectra: 12 x 2 accumulators, 2 vectors and a row of x
 
 include "vector.pxi"

@@ -452,7 +452,7 @@ cdef void group_pack(const Shape* shape, const Weights* w, char* packed, dim tas
 
 
 cdef double group_cost(const Shape* shape) noexcept nogil:
-    cdef double terms, tiles, m, km, term, seen
+    cdef double terms, tiles, m, km, term, seen, read
     if shape.G == 1 or <double> reach_h(shape, 1) * group_row_bytes(shape) > STAGE_BYTES:
         return INFINITY
     terms = <double> shape.C * shape.R * shape.S
@@ -461,7 +461,11 @@ cdef double group_cost(const Shape* shape) noexcept nogil:
     tiles = shape.P * ceil_div(shape.Q, <dim> m) * shape.K / km
     # Two loads a cycle; sums that follow each other. What turns pixels over takes as long as their bytes are many.
     term = max(max(m * km / ISSUE, (m + km) / 2), <double> LATENCY)
+    # Vectors that a tile reads: two in three cycles arrive where the first-level cache doesn't hold them for the next.
+    read = <double> shape.C * shape.R * reach_w(shape, <dim> m) + terms * km
+    if read * VECTOR_BYTES > CACHE_BYTES:
+        term = max(term, read / terms / 0.7)
     seen = <double> shape.C * reach_h(shape, shape.P)
     return vectors_of(shape, shape.G) * (
-        250 + seen * (shape.W * VECTOR_BYTES * 0.1 + 20) + tiles * (1.2 * terms * term + 50)
+        250 + seen * (shape.W * VECTOR_BYTES * 0.1 + 20) + tiles * (1.1 * terms * term + 50)
         + <double> shape.P * shape.Q * shape.K * VECTOR_BYTES / 8)

@@ -1294,7 +1294,7 @@ cdef double winograd_cost(const Shape* shape) noexcept nogil:
     if rows_only:
         return shape.G * (sums + squares * (36 if shape.gathered else 24) + tiles * vectors * 8 * tile + blocks * 3000)
     square = (35 + 0.3 * VECTOR_BYTES + (30 if shape.gathered else 0)) * points_down(shape) / POINTS
-    return shape.G * (sums + squares * square + tiles * vectors * (2.2 + 0.07 * VECTOR_BYTES) * tile + blocks * 1500)
+    return shape.G * (sums + squares * square + tiles * vectors * (2.2 + 0.07 * VECTOR_BYTES) * tile + blocks * 5500)
 
 
 cdef double winograd_pack_cost(const Shape* shape) noexcept nogil:
