@@ -661,18 +661,20 @@ cdef ndarray result_memory(cnp.npy_intp size):
     To have other ones cleared takes as long as it does to compute a result, where that is bound by memory.
     """
     global kept
-    cdef ndarray memory
-    if not MAPPED <= size <= KEPT:
-        return cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
-    memory = kept
-    if memory is None or cnp.PyArray_SIZE(memory) != size or not held_twice(memory):
+    cdef ndarray memory = kept
+    if memory is not None and cnp.PyArray_SIZE(memory) == size and held_twice(memory):
+        return memory
+    if size >= MAPPED:
         memory = kept = None        # first, as there may be no room for both
-        memory = kept = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
+    memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
+    if MAPPED <= size <= KEPT:
+        kept = memory
     return memory
 
 
-cdef ndarray new_array(int ndim, cnp.npy_intp* sizes, int typenum):
+cdef ndarray new_array(int ndim, cnp.npy_intp* sizes, int typenum, bint is_result):
     """An array with unset values; a large one begins with a cache line, as NumPy's mostly don't."""
+    global kept
     cdef cnp.npy_intp size = cnp.PyArray_DescrFromType(typenum).itemsize
     cdef ndarray memory, array
     cdef int i
@@ -682,8 +684,9 @@ cdef ndarray new_array(int ndim, cnp.npy_intp* sizes, int typenum):
         return cnp.PyArray_EMPTY(ndim, sizes, typenum, 0)
     size += LINE
     try:
-        memory = result_memory(size)
+        memory = result_memory(size) if is_result else cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
     except MemoryError:
+        kept = None
         shape = shape_tuple(ndim, <dim*> sizes)
         raise MemoryError(f"can't allocate {size} bytes for a result of shape {shape}") from None
     array = cnp.PyArray_SimpleNewFromData(ndim, sizes, typenum, line_from(cnp.PyArray_BYTES(memory)))
@@ -698,7 +701,7 @@ cdef ndarray result_array(const Problem* problem, object out):
     cdef ndarray y
     result_sizes(problem, sizes)
     if out is None:
-        return new_array(problem.ndim, y_shape, problem.result)
+        return new_array(problem.ndim, y_shape, problem.result, True)
     if not cnp.PyArray_Check(out):
         raise TypeError(f"out is a {type(out).__name__}; expected a NumPy array or None")
     y = as_array(out, "out")
@@ -719,7 +722,7 @@ cdef ndarray computed_array(const Problem* problem, ndarray y):
     if problem.typenum == problem.result:
         return y
     result_sizes(problem, sizes)
-    return new_array(problem.ndim, sizes + 4 - problem.ndim, problem.typenum)
+    return new_array(problem.ndim, sizes + 4 - problem.ndim, problem.typenum, False)
 
 
 cdef int round_result(const Problem* problem, ndarray computed, ndarray y) except -1:
