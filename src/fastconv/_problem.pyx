@@ -643,14 +643,15 @@ cdef inline void result_sizes(const Problem* problem, cnp.npy_intp* sizes):
 
 cdef extern from *:
     """
-    /* Whether two references to an object are all there are. Without the GIL, another thread may be making one. */
+    /* With the GIL alone nobody else looks at what is kept, or makes a reference to it, meanwhile. */
     #ifdef Py_GIL_DISABLED
-    #define held_twice(object) 0
+    #define KEEPS_MEMORY 0
     #else
-    #define held_twice(object) (Py_REFCNT(object) == 2)
+    #define KEEPS_MEMORY 1
     #endif
     """
-    bint held_twice(ndarray array)
+    bint KEEPS_MEMORY
+    Py_ssize_t Py_REFCNT(ndarray array)
 
 cdef ndarray kept = None    # the memory of the last large result
 
@@ -661,14 +662,15 @@ cdef ndarray result_memory(cnp.npy_intp size):
     To have other ones cleared takes as long as it does to compute a result, where that is bound by memory.
     """
     global kept
-    cdef ndarray memory = kept
-    if memory is not None and cnp.PyArray_SIZE(memory) == size and held_twice(memory):
-        return memory
-    if size >= MAPPED:
+    cdef ndarray memory
+    if size < MAPPED or not KEEPS_MEMORY:
+        return cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
+    memory = kept       # two references, which are all there may be
+    if memory is None or cnp.PyArray_SIZE(memory) != size or Py_REFCNT(memory) > 2:
         memory = kept = None        # first, as there may be no room for both
-    memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
-    if MAPPED <= size <= KEPT:
-        kept = memory
+        memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
+        if size <= KEPT:
+            kept = memory
     return memory
 
 

@@ -415,10 +415,11 @@ cdef void gather_columns(const Shape* shape, const WinogradBlock* b, const Sourc
 
 
 cdef inline void transform_columns(const Source* source, dim at, dim first, dim last, char* part, lane* like,
-                                   int points, int step, bint whole) noexcept nogil:
+                                   int points, int step, bint whole, dim ahead) noexcept nogil:
     """A vector of columns of a term, `at` bytes from its first one, along columns: of a single row, as it is.
 
-    Columns before `first` and from `last` on are zeros, and not read; but if `whole`, there are none of these.
+    Columns before `first` and from `last` on are zeros, and not read; but if `whole`, there are none of these. What is
+    `ahead` bytes behind them is asked for.
     """
     cdef lane x[POINTS]
     cdef lane t[POINTS]
@@ -427,6 +428,7 @@ cdef inline void transform_columns(const Source* source, dim at, dim first, dim 
     cdef int k
     for k in range(points):
         row = source.rows[k] + at
+        if ahead != 0: prefetch(row + ahead)
         x[k] = (<const lane*> row)[0] if whole else load_lanes(row, first, last, like)
         if step == 2:
             row += sizeof(lane)
@@ -441,14 +443,14 @@ cdef inline void transform_columns(const Source* source, dim at, dim first, dim 
 
 
 cdef inline void transform_any(const Source* source, dim at, dim first, dim last, char* part, lane* like, dim points,
-                               dim step, bint whole) noexcept nogil:
+                               dim step, bint whole, dim ahead) noexcept nogil:
     if step == 1:
-        if points == POINTS: transform_columns(source, at, first, last, part, like, POINTS, 1, whole)
-        elif points == 1: transform_columns(source, at, first, last, part, like, 1, 1, whole)
-        else: transform_columns(source, at, first, last, part, like, SMALL + SIDE - 1, 1, whole)
-    elif points == POINTS: transform_columns(source, at, first, last, part, like, POINTS, 2, whole)
-    elif points == 1: transform_columns(source, at, first, last, part, like, 1, 2, whole)
-    else: transform_columns(source, at, first, last, part, like, SMALL + SIDE - 1, 2, whole)
+        if points == POINTS: transform_columns(source, at, first, last, part, like, POINTS, 1, whole, ahead)
+        elif points == 1: transform_columns(source, at, first, last, part, like, 1, 1, whole, ahead)
+        else: transform_columns(source, at, first, last, part, like, SMALL + SIDE - 1, 1, whole, ahead)
+    elif points == POINTS: transform_columns(source, at, first, last, part, like, POINTS, 2, whole, ahead)
+    elif points == 1: transform_columns(source, at, first, last, part, like, 1, 2, whole, ahead)
+    else: transform_columns(source, at, first, last, part, like, SMALL + SIDE - 1, 2, whole, ahead)
 
 
 cdef inline void transform_rows(const WinogradBlock* b, const lane* turned, char* v, int tile) noexcept nogil:
@@ -465,6 +467,11 @@ cdef inline void transform_rows(const WinogradBlock* b, const lane* turned, char
         turned += TURNED_VECTORS
 
 
+cdef inline double image_bytes(const Shape* shape) noexcept nogil:
+    """Of all images."""
+    return <double> shape.N * shape.G * shape.C * shape.H * shape.W * shape.item
+
+
 cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, const WinogradBlock* b, dim row, dim first,
                                  Term* term, lane* like) noexcept nogil:
     """V of one row of tiles, for a vector of terms: the first of them is `term`, which becomes the one after them."""
@@ -474,6 +481,8 @@ cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, cons
     cdef dim needed = b.columns * b.tile_across + SIDE - 1       # columns
     cdef dim seen = ceil_div(reach_w(shape, shape.Q) - b.column * b.tile_across * step, step)    # of these, at most
     cdef dim at = 0, kept = 0, begin, low, high, i
+    # From a term's rows to those of the term a vector later, if images come from beyond a second-level cache.
+    cdef dim ahead = lanes * shape.C * b.x.c // g.terms if image_bytes(shape) > CACHED_BYTES else 0
     cdef Source source[MOST_LANES]
     cdef Source gathered
     cdef const Source* here
@@ -495,12 +504,12 @@ cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, cons
             high = b.right - here.column - at * step
             to = b.part + i * VECTOR_BYTES
             if b.in_place and low <= 0 and lanes * step <= high:
-                transform_any(here, at * step * shape.item, low, high, to, like, b.points, step, True)
+                transform_any(here, at * step * shape.item, low, high, to, like, b.points, step, True, ahead)
             elif b.zeros_around:
-                transform_any(here, at * step * shape.item, low, high, to, like, b.points, step, False)
+                transform_any(here, at * step * shape.item, low, high, to, like, b.points, step, False, ahead)
             else:
                 gather_columns(shape, b, here, at, b.lines)
-                transform_any(&gathered, 0, 0, 0, to, like, b.points, step, True)
+                transform_any(&gathered, 0, 0, 0, to, like, b.points, step, True, 0)
         for k in range(b.points):
             part = b.part + k * MOST_LANES * VECTOR_BYTES
             if at >= seen:
