@@ -4,7 +4,7 @@ import concurrent.futures
 import copy
 import os
 import pickle
-import sys
+import sysconfig
 import threading
 import time
 
@@ -191,7 +191,7 @@ def large_result(value):
     return fastconv.correlate(np.full(LARGE, value, np.float32), np.ones((8, 1, 1, 1), np.float32), groups=8)
 
 
-@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="without the GIL no memory is kept")
+@pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="a Python without a GIL: none is kept")
 def test_memory_of_a_dropped_result_is_used_again():
     y = large_result(1)
     where = y.ctypes.data

@@ -233,7 +233,10 @@ cdef inline dim group_row_bytes(const Shape* shape) noexcept nogil:
 
 
 cdef inline GroupGrid group_grid(const Shape* shape, int workers) noexcept nogil:
-    """Bands that fit STAGE_BYTES with all that is made of them; more where tasks would be too few, or take long."""
+    """Bands that fit STAGE_BYTES with all that is made of them.
+
+    More where tasks would take long, or be few and not as many for each worker: bands see some rows in common.
+    """
     cdef GroupGrid g
     cdef dim rows = STAGE_BYTES // group_row_bytes(shape) - reach_h(shape, 1)
     cdef double work = <double> shape.P * shape.Q * shape.K * shape.C * shape.R * shape.S * lanes_of(shape)

@@ -367,6 +367,7 @@ cdef struct WinogradBlock:
     char* late                  # a panel's weights, direct and transformed, where they are packed late
     char* one                   # the result of a tile that is computed again, then what that takes
     dim slab
+    dim ahead                   # bytes from a term's rows to those of the term a vector later, if they are asked for
 
 
 cdef struct Source:
@@ -467,11 +468,6 @@ cdef inline void transform_rows(const WinogradBlock* b, const lane* turned, char
         turned += TURNED_VECTORS
 
 
-cdef inline double image_bytes(const Shape* shape) noexcept nogil:
-    """Of all images."""
-    return <double> shape.N * shape.G * shape.C * shape.H * shape.W * shape.item
-
-
 cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, const WinogradBlock* b, dim row, dim first,
                                  Term* term, lane* like) noexcept nogil:
     """V of one row of tiles, for a vector of terms: the first of them is `term`, which becomes the one after them."""
@@ -481,8 +477,6 @@ cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, cons
     cdef dim needed = b.columns * b.tile_across + SIDE - 1       # columns
     cdef dim seen = ceil_div(reach_w(shape, shape.Q) - b.column * b.tile_across * step, step)    # of these, at most
     cdef dim at = 0, kept = 0, begin, low, high, i
-    # From a term's rows to those of the term a vector later, if images come from beyond a second-level cache.
-    cdef dim ahead = lanes * shape.C * b.x.c // g.terms if image_bytes(shape) > CACHED_BYTES else 0
     cdef Source source[MOST_LANES]
     cdef Source gathered
     cdef const Source* here
@@ -504,9 +498,9 @@ cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, cons
             high = b.right - here.column - at * step
             to = b.part + i * VECTOR_BYTES
             if b.in_place and low <= 0 and lanes * step <= high:
-                transform_any(here, at * step * shape.item, low, high, to, like, b.points, step, True, ahead)
+                transform_any(here, at * step * shape.item, low, high, to, like, b.points, step, True, b.ahead)
             elif b.zeros_around:
-                transform_any(here, at * step * shape.item, low, high, to, like, b.points, step, False, ahead)
+                transform_any(here, at * step * shape.item, low, high, to, like, b.points, step, False, b.ahead)
             else:
                 gather_columns(shape, b, here, at, b.lines)
                 transform_any(&gathered, 0, 0, 0, to, like, b.points, step, True, 0)
@@ -777,6 +771,10 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     b.in_place = x.w == item
     b.zeros_around = b.in_place and only_zeros_around(shape, x, 0, reach_w(shape, shape.Q))
     b.slab = slab_bytes(shape, g)
+    # Whole channels: of filters of many patches the next vector's terms see the same ones.
+    b.ahead = lanes * shape.C // g.terms * x.c
+    if <double> shape.N * shape.G * shape.C * shape.H * shape.W * item <= CACHED_BYTES:
+        b.ahead = 0     # they are in a second-level cache since the call before
     b.v = workspace
     b.m = b.v + points_of(shape) * b.slab
     b.sums = b.m + points_of(shape) * plane_bytes(g)
