@@ -422,6 +422,11 @@ cdef void run_task(void* context, dim task, int worker) noexcept nogil:
                            call.workspace + worker * call.workspace_bytes)
 
 
+cdef void run_share(void* context, dim task, int worker) noexcept nogil:
+    cdef const Call* call = <const Call*> context
+    call.recipe.kernel.share(call.shape, call.workers, call.x, task, call.workspace + worker * call.workspace_bytes)
+
+
 cdef void run_transforms(void* context, dim task, int worker) noexcept nogil:
     """A task of method "fft", which holds the GIL while it calls Python, but not while anything is computed."""
     cdef Call* call = <Call*> context
@@ -758,7 +763,8 @@ cdef int execute_all(const Recipe* recipe, const Image* x, char* y, object worke
     """All of a recipe's images by its kernel."""
     cdef const Shape* shape = &recipe.problem.shape
     cdef Shape row
-    cdef dim tasks
+    cdef Image image = x[0]
+    cdef dim tasks, shared = 0
     cdef double cycles = recipe.cycles * shape.N
     cdef int threads = threads_for(cycles, workers)
     cdef Call call
@@ -777,20 +783,25 @@ cdef int execute_all(const Recipe* recipe, const Image* x, char* y, object worke
             shape = &row
         tasks = recipe.kernel.tasks(shape, threads)
         call.workspace_bytes = recipe.kernel.workspace_bytes(shape, threads)
+        if recipe.kernel.share != NULL:
+            shared = whole_lines(recipe.kernel.shared_bytes(shape, threads))
         function = run_task
     call.error = NULL
     call.workers = threads
     call.recipe = recipe
     call.shape = shape
-    call.x = x
+    call.x = &image
     call.y = y
-    call.workspace = NULL
+    image.shared = NULL
     threads = <int> min(<dim> threads, tasks)
     if threads == 1:
-        call.workspace = small_memory(&small, call.workspace_bytes)
-    if call.workspace == NULL:
-        call.workspace = allocated = allocate(threads * call.workspace_bytes, "workspace")
+        image.shared = small_memory(&small, shared + call.workspace_bytes)
+    if image.shared == NULL:
+        image.shared = allocated = allocate(shared + threads * call.workspace_bytes, "workspace")
+    call.workspace = image.shared + shared
     try:
+        if shared > 0:
+            run_stretches(run_share, &call, recipe.kernel.sharing_tasks(shape, call.workers), threads, cycles, NULL)
         run_stretches(function, &call, tasks, threads, cycles, &call.error)
         if call.error != NULL:
             raise <object> call.error

@@ -65,6 +65,7 @@ cdef struct Image:
     dim second
     dim channels
     Narrow narrow
+    char* shared            # what a kernel's tasks read instead, once its `share` has written it
 
 cdef struct Weights:
     const char* data
@@ -92,6 +93,11 @@ cdef struct Kernel:
     dim (*tasks)(const Shape* shape, int workers) noexcept nogil
     void (*run)(const Shape* shape, int workers, const char* packed, const Image* x, char* y, dim task,
                 char* workspace) noexcept nogil
+    # What all tasks would make of x is made before them, once: NULL where it never is. It is x.shared and has as many
+    # bytes; 0, then each task makes its own. Tasks 0 .. sharing_tasks(shape, workers)-1 write disjoint parts of it.
+    dim (*shared_bytes)(const Shape* shape, int workers) noexcept nogil
+    dim (*sharing_tasks)(const Shape* shape, int workers) noexcept nogil
+    void (*share)(const Shape* shape, int workers, const Image* x, dim task, char* workspace) noexcept nogil
 
 # Of method "fft", what has a loop over every value: see products.pxi.
 cdef struct Product:

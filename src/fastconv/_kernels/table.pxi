@@ -9,25 +9,26 @@ cdef extern from "<stdlib.h>" nogil:
 cdef KernelTable table
 table.kernels[PIXELS] = Kernel(
     pixel_cost, direct_pack_cost, pixel_packed_bytes, pixel_pack_tasks, pixel_pack, NULL, NULL,
-    pixel_workspace_bytes, pixel_tasks, pixel_run)
+    pixel_workspace_bytes, pixel_tasks, pixel_run, NULL, NULL, NULL)
 table.kernels[FILTERS] = Kernel(
     filter_cost, filter_pack_cost, filter_packed_bytes, filter_pack_tasks, filter_pack, filter_packs_late, NULL,
-    filter_workspace_bytes, filter_tasks, filter_run)
+    filter_workspace_bytes, filter_tasks, filter_run, NULL, NULL, NULL)
 table.kernels[MATRIX] = Kernel(
     matrix_cost, matrix_pack_cost, matrix_packed_bytes, matrix_pack_tasks, matrix_pack, NULL, NULL,
-    matrix_workspace_bytes, matrix_tasks, matrix_run)
+    matrix_workspace_bytes, matrix_tasks, matrix_run, NULL, NULL, NULL)
 table.kernels[GROUPS] = Kernel(
     group_cost, filter_pack_cost, group_packed_bytes, group_pack_tasks, group_pack, filter_packs_late, NULL,
-    group_workspace_bytes, group_tasks, group_run)
+    group_workspace_bytes, group_tasks, group_run, NULL, NULL, NULL)
 table.kernels[TERMS] = Kernel(
     term_cost, term_pack_cost, term_packed_bytes, term_pack_tasks, term_pack, term_packs_late, NULL,
-    term_workspace_bytes, term_tasks, term_run)
+    term_workspace_bytes, term_tasks, term_run, NULL, NULL, NULL)
 table.kernels[WINOGRAD] = Kernel(
     winograd_cost, winograd_pack_cost, winograd_packed_bytes, winograd_pack_tasks, winograd_pack, winograd_packs_late,
-    winograd_trusted, winograd_workspace_bytes, winograd_tasks, winograd_run)
+    winograd_trusted, winograd_workspace_bytes, winograd_tasks, winograd_run,
+    winograd_shared_bytes, winograd_sharing_tasks, winograd_share)
 table.kernels[SEPARABLE] = Kernel(
     separable_cost, separable_pack_cost, separable_packed_bytes, separable_pack_tasks, separable_pack, NULL, NULL,
-    separable_workspace_bytes, separable_tasks, separable_run)
+    separable_workspace_bytes, separable_tasks, separable_run, NULL, NULL, NULL)
 table.is_separable = is_separable
 table.has_subnormals = has_subnormals
 table.weights_have_subnormals = weights_have_subnormals

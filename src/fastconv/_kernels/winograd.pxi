@@ -232,7 +232,7 @@ cdef inline WinogradGrid winograd_grid(const Shape* shape, int workers) noexcept
         g.pieces = g.bands = 1
         g.rows, g.columns = g.down, g.across
         work = <double> points_of(shape) * g.terms * g.down * g.across * shape.K
-        g.sets = min(panels, max(<dim> workers, <dim> (work / LATE_WORK)))
+        g.sets = min(panels, max(<dim> (4 * workers if workers > 1 else 1), <dim> (work / LATE_WORK)))
         return g
     g.pieces = ceil_div(g.across, most)
     g.bands = ceil_div(g.down, max(1, most // g.across))
@@ -243,12 +243,16 @@ cdef inline WinogradGrid winograd_grid(const Shape* shape, int workers) noexcept
         g.pieces = max(g.pieces, min(ceil_div(g.across, MR), ceil_div(4 * workers, images * g.bands)))
     g.rows = ceil_div(g.down, g.bands)
     g.columns = ceil_div(g.across, g.pieces)
-    # Each set transforms its block anew: as few as leave all workers as much to do, or enough.
     blocks = images * g.bands * g.pieces
-    g.sets = min(panels, ceil_div(workers, blocks))
-    while g.sets < panels and blocks * g.sets % workers != 0 and blocks * g.sets < 4 * workers:
-        g.sets += 1
+    g.sets = 1
+    if blocks % workers != 0 and blocks < 4 * workers:
+        g.sets = min(panels, ceil_div(4 * workers, blocks))
     return g
+
+
+cdef inline bint shares_v(const WinogradGrid* g) noexcept nogil:
+    """Whether x is transformed before all else, by all workers, and each set reads V of its block where that was."""
+    return g.sets > 1
 
 
 cdef inline dim xi_vectors(dim terms, dim nv) noexcept nogil:
@@ -331,10 +335,15 @@ cdef inline dim late_panel_bytes(const Shape* shape) noexcept nogil:
     return whole_lines(panel_bytes(shape)) + transformed_bytes(shape, NV) if shape.unpacked else 0
 
 
+cdef inline dim v_bytes(const Shape* shape, const WinogradGrid* g) noexcept nogil:
+    """Of a block."""
+    return points_of(shape) * slab_bytes(shape, g)
+
+
 cdef dim winograd_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
     cdef WinogradGrid g = winograd_grid(shape, workers)
     cdef Shape one = tile_shape(shape)
-    return (points_of(shape) * (slab_bytes(shape, &g) + plane_bytes(&g)) + strip_bytes(shape, &g)
+    return ((0 if shares_v(&g) else v_bytes(shape, &g)) + points_of(shape) * plane_bytes(&g) + strip_bytes(shape, &g)
             + 2 * row_bytes(shape, &g) + whole_lines(LINES_BYTES) + whole_lines(PART_BYTES) + whole_lines(TURNED_BYTES)
             + whole_lines(g.terms * sizeof(dim)) + whole_lines(g.rows * g.columns * sizeof(dim))
             + whole_lines(RESULT_BYTES) + filter_workspace_bytes(&one, 1)
@@ -736,23 +745,14 @@ cdef inline void winograd_panel(const Shape* shape, const WinogradGrid* g, const
     winograd_store(shape, b, direct, filters, nv, y, y_pixel, y_k, like)
 
 
-cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const char* packed, const Image* x, char* y,
-                                const Place* place, char* workspace, lane* like) noexcept nogil:
-    """One block of one group of image n for some panels of filters."""
+cdef void open_block(const Shape* shape, const WinogradGrid* g, const Image* x, const Place* place, char* workspace,
+                     WinogradBlock* b) noexcept nogil:
+    """A block of one group of image n, and where all of it is."""
     cdef dim item = shape.item
-    cdef dim terms = shape.C * shape.R * shape.S
-    cdef dim width = filter_width(shape)
     cdef dim lanes = lanes_of(shape)
-    cdef dim y_k = filter_step(shape)
-    cdef dim y_pixel = pixel_step(shape)
     cdef dim band = place.block // g.pieces
     cdef dim piece = place.block - band * g.pieces
-    cdef dim i, group, pitch, row, panel, filters
-    cdef const char* direct
-    cdef const lane* w
-    cdef int nv
-    cdef Term term
-    cdef WinogradBlock b
+    cdef dim i, group, pitch, first
     b.x = x
     b.image = x.data + place.n * x.n + place.group * shape.C * x.c
     b.row = split(g.down, g.bands, band)
@@ -775,8 +775,12 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     b.ahead = lanes * shape.C // g.terms * x.c
     if <double> shape.N * shape.G * shape.C * shape.H * shape.W * item <= CACHED_BYTES:
         b.ahead = 0     # they are in a second-level cache since the call before
-    b.v = workspace
-    b.m = b.v + points_of(shape) * b.slab
+    if shares_v(g):
+        b.v = x.shared + ((place.n * shape.G + place.group) * g.bands * g.pieces + place.block) * v_bytes(shape, g)
+        b.m = workspace
+    else:
+        b.v = workspace
+        b.m = b.v + v_bytes(shape, g)
     b.sums = b.m + points_of(shape) * plane_bytes(g)
     b.zeros = b.sums + strip_bytes(shape, g)
     b.padding = b.zeros + row_bytes(shape, g)
@@ -795,14 +799,46 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
     for i in range(g.terms):
         b.off[i] = i // lanes * pitch + i % lanes * item
     for group in range(tile_groups(b.tiles)):
-        row = split(b.tiles, tile_groups(b.tiles), group)
-        for i in range(row, split(b.tiles, tile_groups(b.tiles), group + 1)):
-            b.at[i] = group * vectors_of(shape, g.terms) * pitch + (i - row) * VECTOR_BYTES
-    for row in range(b.rows):
-        term.c = term.r = term.s = i = 0
-        while i < g.terms:
-            transform_image(shape, g, &b, row, i, &term, like)
-            i += lanes
+        first = split(b.tiles, tile_groups(b.tiles), group)
+        for i in range(first, split(b.tiles, tile_groups(b.tiles), group + 1)):
+            b.at[i] = group * vectors_of(shape, g.terms) * pitch + (i - first) * VECTOR_BYTES
+
+
+cdef inline dim units_of(const Shape* shape, const WinogradGrid* g, const WinogradBlock* b) noexcept nogil:
+    """Of the transform of x: rows of tiles, and of each vectors of terms."""
+    return b.rows * vectors_of(shape, g.terms)
+
+
+cdef void transform_units(const Shape* shape, const WinogradGrid* g, const WinogradBlock* b, dim first, dim last,
+                          lane* like) noexcept nogil:
+    cdef dim vectors = vectors_of(shape, g.terms)
+    cdef dim row = first // vectors
+    cdef dim vector = first - row * vectors
+    cdef dim i
+    cdef Term term
+    term.c = term.r = term.s = 0
+    for i in range(vector * lanes_of(shape)):
+        term = next_term(shape, term)
+    for i in range(first, last):
+        transform_image(shape, g, b, row, vector * lanes_of(shape), &term, like)
+        vector += 1
+        if vector == vectors:
+            vector = 0
+            row += 1
+            term.c = term.r = term.s = 0
+
+
+cdef inline void winograd_panels(const Shape* shape, const WinogradGrid* g, const WinogradBlock* b, const char* packed,
+                                 char* y, const Place* place, lane* like) noexcept nogil:
+    """A block for some panels of filters."""
+    cdef dim terms = shape.C * shape.R * shape.S
+    cdef dim width = filter_width(shape)
+    cdef dim y_k = filter_step(shape)
+    cdef dim y_pixel = pixel_step(shape)
+    cdef dim panel, filters
+    cdef const char* direct
+    cdef const lane* w
+    cdef int nv
     y += place.n * result_bytes(shape) + (place.group * shape.K + place.first * width) * y_k
     y += (b.row * b.tile_down * shape.Q + b.column * b.tile_across) * y_pixel
     for panel in range(place.first, place.last):
@@ -817,8 +853,39 @@ cdef inline void winograd_block(const Shape* shape, const WinogradGrid* g, const
             direct = packed + place.group * group_bytes(shape) + panel * panel_bytes(shape)
             w = <const lane*> (packed + winograd_start(shape) + place.group * winograd_group_bytes(shape)
                                + panel * transformed_bytes(shape, NV))
-        winograd_panel(shape, g, &b, direct, w, filters, nv, y, y_pixel, y_k, like)
+        winograd_panel(shape, g, b, direct, w, filters, nv, y, y_pixel, y_k, like)
         y += width * y_k
+
+
+cdef dim winograd_shared_bytes(const Shape* shape, int workers) noexcept nogil:
+    cdef WinogradGrid g = winograd_grid(shape, workers)
+    return shape.N * shape.G * g.bands * g.pieces * v_bytes(shape, &g) if shares_v(&g) else 0
+
+
+cdef inline dim sharing_parts(const Shape* shape, const WinogradGrid* g, int workers) noexcept nogil:
+    """Tasks that a block's transform of x is cut into."""
+    return min(g.rows * vectors_of(shape, g.terms), ceil_div(4 * workers, shape.N * shape.G * g.bands * g.pieces))
+
+
+cdef dim winograd_sharing_tasks(const Shape* shape, int workers) noexcept nogil:
+    cdef WinogradGrid g = winograd_grid(shape, workers)
+    return shape.N * shape.G * g.bands * g.pieces * sharing_parts(shape, &g, workers)
+
+
+cdef void winograd_share(const Shape* shape, int workers, const Image* x, dim task, char* workspace) noexcept nogil:
+    cdef WinogradGrid g = winograd_grid(shape, workers)
+    cdef dim parts = sharing_parts(shape, &g, workers)
+    cdef dim part = task % parts
+    cdef Place place = place_of(shape, task // parts, g.bands * g.pieces, 1, 1)
+    cdef WinogradBlock b
+    cdef dim first, last
+    open_block(shape, &g, x, &place, workspace, &b)
+    first = split(units_of(shape, &g, &b), parts, part)
+    last = split(units_of(shape, &g, &b), parts, part + 1)
+    if shape.dtype == FLOAT32:
+        transform_units(shape, &g, &b, first, last, <f32v*> NULL)
+    else:
+        transform_units(shape, &g, &b, first, last, <f64v*> NULL)
 
 
 cdef dim winograd_tasks(const Shape* shape, int workers) noexcept nogil:
@@ -830,10 +897,16 @@ cdef void winograd_run(const Shape* shape, int workers, const char* packed, cons
                        char* workspace) noexcept nogil:
     cdef WinogradGrid g = winograd_grid(shape, workers)
     cdef Place place = place_of(shape, task, g.bands * g.pieces, g.sets, filter_panels(shape))
+    cdef WinogradBlock b
+    cdef dim units
+    open_block(shape, &g, x, &place, workspace, &b)
+    units = 0 if shares_v(&g) else units_of(shape, &g, &b)
     if shape.dtype == FLOAT32:
-        winograd_block(shape, &g, packed, x, y, &place, workspace, <f32v*> NULL)
+        transform_units(shape, &g, &b, 0, units, <f32v*> NULL)
+        winograd_panels(shape, &g, &b, packed, y, &place, <f32v*> NULL)
     else:
-        winograd_block(shape, &g, packed, x, y, &place, workspace, <f64v*> NULL)
+        transform_units(shape, &g, &b, 0, units, <f64v*> NULL)
+        winograd_panels(shape, &g, &b, packed, y, &place, <f64v*> NULL)
 
 
 # The error bound. Pixels near the edges of the image meet some rows and columns of a filter only. Where these are small
