@@ -2,16 +2,17 @@
 # For many channels and filters; outputs may be as narrow as one pixel.
 #
 # Register tile: acc[u][i][v] += x[off[r] + u * row + i] * w[r][v * lanes ..], for um rows of y, m pixels of each,
-# um * m <= MR, and nv vectors of filters, r over the reduction (c, r, s). um is 1, or 2 or 3 where rows of y are short.
+# um * m <= MR, and nv vectors of filters, r over the reduction (c, r, s). um is 1, or 2 or 3 where tiles are narrow.
 # Each output is one chain of multiply-adds in the order of r that begins at the bias.
 #
 # A tile wants its values of the image close together and in the order in which it takes them: from the first-level
 # cache, without a new page for every channel. So a block of y has the rows of x under each of its tiles copied
-# (staged), once for all panels of filters: [tile across][c][row of x][m + (S - 1) * dilation], which tiles below each
+# (staged), once for all panels of filters: [tile across][row of x][c][m + (S - 1) * dilation], which tiles below each
 # other share, or for each tile [c][r][m + ...], where a part of the reduction isn't of whole channels, or rows would be
-# copied that none sees. With a stride, where neighbouring pixels see values that lie apart, m + ... is that for each
-# phase of a row; with wide dilation it is [s][m]. A small image is read where it stands. Tiles can't tell: they are
-# handed a table of offsets.
+# copied that none sees. Short rows, and those that few panels read, aren't cut: m is all columns then, and tiles across
+# share them too. With a stride, where neighbouring pixels see values that lie apart, m + ... is that for each phase of
+# a row; with wide dilation it is [s][m]. A small image is read where it stands. Tiles can't tell: they are handed a
+# table of offsets.
 #
 # Tiles write pixel by pixel into sums, which are transposed into y when they are complete.
 #
@@ -25,6 +26,7 @@ cdef enum:
     SMALL_IMAGE = 16 * 1024     # bytes that stay in the first-level cache wherever they lie
     FEW_PANELS = 6              # so many panels of filters of 1 x 1 lose less by reading one row where it stands than
     SMALL_ROW = 256 * 1024      # copying it takes, if it has no more bytes
+    WHOLE_BYTES = 512           # of a staged row that isn't cut for tiles, times the panels that read it
     SCALARS_AHEAD = 1024        # bytes that the scalars of a product are asked for ahead
     LATE_BYTES = 128 * 1024     # packed weights that stay in a cache from when they are packed
     SUM_BYTES = 384 * 1024      # most that waits for the rest of its sum; with the stage it fits a second-level cache
@@ -42,11 +44,11 @@ cdef struct FilterGrid:
     dim unit                    # terms that are staged together: those of a channel if shared, or of a filter's row
     dim rows, columns           # of y in the largest block
     dim bands, pieces           # blocks down and across y
-    dim across                  # tiles in a row of a block
-    dim m                       # pixels of a row in the widest tile
+    dim across                  # pieces that staged rows are cut into: one for each tile, or one for all
+    dim m                       # pixels of y that the largest is for
     dim panels, sets            # panels in the largest set, and sets
     dim terms, parts            # terms of the largest part, and parts
-    dim pitch                   # bytes of a staged row of a tile
+    dim pitch                   # bytes of a piece of a channel's row
 
 cdef struct FilterSweep:
     # One sweep of tiles over a block, with one part of the reduction.
@@ -239,20 +241,23 @@ cdef void filter_store(const Shape* shape, const char* t, int nv, dim pixels, di
                    y + v * lanes * y_k, y_pixel, y_k)
 
 
-cdef inline int most_rows(dim columns) noexcept nogil:
+cdef inline int most_rows(dim m) noexcept nogil:
     """Rows of y in a tile: up to three, if short ones."""
-    return 3 if 3 * columns <= MR else 2 if 2 * columns <= MR else 1
+    return 3 if 3 * m <= MR else 2 if 2 * m <= MR else 1
 
 
-cdef inline int rows_at_once(dim left, dim columns) noexcept nogil:
+cdef inline int rows_at_once(dim left, dim m) noexcept nogil:
     """Of so many rows that are left; four are two pairs."""
-    cdef int most = most_rows(columns)
+    cdef int most = most_rows(m)
     return 2 if most == 3 and left == 4 else <int> min(<dim> most, left)
 
 
-cdef inline dim tiles_down(dim rows, dim columns) noexcept nogil:
-    """Tiles below each other."""
-    return ceil_div(rows, most_rows(columns))
+cdef inline dim count_tiles(dim rows, dim columns) noexcept nogil:
+    """Of a block: those across are of m pixels a row, or one more."""
+    cdef dim across = ceil_div(columns, MR)
+    cdef dim m = <unsigned int> columns // <unsigned int> across
+    cdef dim longer = columns - m * across
+    return longer * ceil_div(rows, most_rows(m + 1)) + (across - longer) * ceil_div(rows, most_rows(m))
 
 
 cdef inline dim filter_width(const Shape* shape) noexcept nogil:
@@ -280,9 +285,14 @@ cdef inline dim seen_columns(const Shape* shape, dim columns) noexcept nogil:
     return (columns - 1) * shape.q_step + 1
 
 
+cdef inline dim staged_rows(const Shape* shape, const FilterGrid* g, dim rows) noexcept nogil:
+    """For so many rows of y, of a unit of the reduction and a piece across."""
+    return reach_h(shape, rows) if g.shared else rows
+
+
 cdef inline dim unit_bytes(const Shape* shape, const FilterGrid* g) noexcept nogil:
     """Of what is staged for a unit of the reduction, for all tiles of a block."""
-    return (reach_h(shape, g.rows) | 1 if g.shared else g.rows) * g.across * g.pitch
+    return staged_rows(shape, g, g.rows) * g.across * g.pitch
 
 
 cdef FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
@@ -309,6 +319,10 @@ cdef FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
         g.rows = ceil_div(shape.P, g.bands)
     g.across = ceil_div(g.columns, MR)
     g.m = MR if g.pieces > 1 else ceil_div(g.columns, g.across)     # a piece with a column less may have wider tiles
+    # To cut rows takes time once; that values aren't close together takes a little of it for each panel.
+    seen = phases_across(shape) * phase_columns(shape, g.columns) * shape.item
+    if seen <= LINE or seen * filter_panels(shape) <= WHOLE_BYTES:
+        g.across, g.m = 1, g.columns
     seen = phases_across(shape) * phase_columns(shape, g.m)
     g.by_term = seen > g.m * shape.S
     g.pitch = (g.m * shape.S if g.by_term else seen) * shape.item
@@ -357,7 +371,7 @@ cdef inline dim stage_bytes(const Shape* shape, const FilterGrid* g) noexcept no
     if not g.staged:
         return 0
     return whole_lines(g.terms // g.unit * unit_bytes(shape, g)
-                       + g.across * (1 if g.shared else g.rows) * VECTOR_BYTES)
+                       + staged_rows(shape, g, g.rows) * g.across * VECTOR_BYTES)
 
 
 cdef inline dim gathered_row_bytes(const Shape* shape, const FilterGrid* g, dim columns) noexcept nogil:
@@ -438,16 +452,16 @@ cdef void filter_offsets(const Shape* shape, dim c_step, dim r_step, dim s_step,
 
 
 cdef struct FilterBlock:
-    # One block of y, and how its rows are cut into tiles.
+    # One block of y, and how its staged rows are cut.
     const char* image           # the first channel of its group
     char* stage
     char* channel               # room for a channel of x,
     char* line                  # and for a row
     dim p, rows, q, columns     # its first row and column, and how many
     dim across
-    dim m, longer               # pixels in a tile; the first `longer` across have one more
+    dim m, longer               # pixels of y for a piece; the first `longer` across have one more
     bint shared, gathered, apart, wide, straight
-    dim staged_rows             # of a unit of the reduction, for each tile across
+    dim staged_rows             # of each piece across
     dim row                     # bytes of a row of what is gathered
     dim unit_step, row_step, tile_step      # bytes from one unit to the next, and for a unit from one row or tile
     dim spread                  # values from one term's pixels to the next's, or 0 where terms share values,
@@ -553,7 +567,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     cdef const char* tile_a
     cdef FilterBlock b
     cdef FilterSweep g
-    cdef dim part, panel, tile, term, row, column, pixel, tile_bytes, units, tiles, ahead, turn, s_step
+    cdef dim part, panel, tile, term, row, column, pixel, tiles, least, longer, units, ahead, turn, s_step
     cdef dim panel_step = panel_bytes(shape)
     cdef int m, um, nv
     b.stage = workspace + sum_bytes(grid)
@@ -566,12 +580,15 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     b.q = split(shape.Q, grid.pieces, piece)
     b.columns = split(shape.Q, grid.pieces, piece + 1) - b.q
     b.image = x.data + place.n * x.n + place.group * shape.C * x.c
-    b.across = ceil_div(b.columns, MR)
-    b.m = <unsigned int> b.columns // <unsigned int> b.across
-    b.longer = b.columns - b.m * b.across
+    tiles = ceil_div(b.columns, MR)
+    least = <unsigned int> b.columns // <unsigned int> tiles
+    longer = b.columns - least * tiles          # tiles of a pixel more, the first ones
+    b.across, b.m, b.longer = tiles, least, longer
+    if grid.across == 1:
+        b.across, b.m, b.longer = 1, b.columns, 0
     b.shared, b.gathered, b.apart, b.wide = grid.shared, grid.gathered, grid.apart, grid.wide
     b.straight = grid.straight
-    b.staged_rows = reach_h(shape, b.rows) if grid.shared else b.rows
+    b.staged_rows = staged_rows(shape, grid, b.rows)
     b.spread = grid.m if grid.by_term else 0
     g.off = off
     g.row_step = b.columns
@@ -580,26 +597,24 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     # Bytes of the weights that follow that each term asks for, so that all tiles together ask for all of them.
     ahead = 0
     if not shape.unpacked and (grid.parts > 1 or place.last - place.first > 1):
-        tiles = b.across * tiles_down(b.rows, b.columns)
-        ahead = ceil_div(NV * VECTOR_BYTES, tiles)
+        ahead = ceil_div(NV * VECTOR_BYTES, count_tiles(b.rows, b.columns))
     # Loop 3: parts of the reduction.
     term = 0
     for part in range(grid.parts):
         g.terms = min(grid.terms, terms - term)
         if grid.staged:
             units = g.terms // grid.unit
+            b.unit_step = grid.pitch
             b.row = gathered_row_bytes(shape, grid, b.columns)
             b.phase = phase_columns(shape, grid.m) * item
             if grid.shared:
-                b.row_step = grid.pitch
-                b.unit_step = (b.staged_rows | 1) * grid.pitch      # odd: spread over the sets of a cache
-                b.tile_step = units * b.unit_step + VECTOR_BYTES        # which gathering may overwrite
-                g.row = shape.p_step * grid.pitch
+                # As for the largest part, so that offsets are those of all; and what gathering may overwrite.
+                b.row_step = grid.terms // grid.unit * grid.pitch + VECTOR_BYTES
+                b.tile_step = b.staged_rows * b.row_step
+                g.row = shape.p_step * b.row_step
             else:
-                b.unit_step = grid.pitch
                 b.tile_step = units * grid.pitch + VECTOR_BYTES
                 g.row = b.row_step = b.across * b.tile_step
-            tile_bytes = b.tile_step
             stage_any(shape, &b, x, term // grid.unit, units)
             a = b.stage
             if part == 0:
@@ -607,12 +622,11 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
                 turn, s_step = 0, b.spread if grid.by_term else shape.s_step
                 if shape.q_step > 1 and not grid.by_term:
                     turn, s_step = shape.s_step % shape.q_step, shape.s_step // shape.q_step
-                filter_offsets(shape, b.unit_step if grid.shared else shape.R * grid.pitch,
-                               (shape.r_step if grid.shared else 1) * grid.pitch, turn * b.phase + s_step * item,
+                filter_offsets(shape, grid.pitch if grid.shared else shape.R * grid.pitch,
+                               shape.r_step * b.row_step if grid.shared else grid.pitch, turn * b.phase + s_step * item,
                                turn, item - shape.q_step * b.phase, 0, g.terms, off)
         else:
             filter_offsets(shape, x.c, shape.r_step * x.h, shape.s_step * item, 0, 0, term, g.terms, off)
-            tile_bytes = b.m * item
             g.row = shape.p_step * x.h
             a = b.image + b.p * g.row + b.q * item
         # Loop 2: panels of filters.
@@ -645,18 +659,16 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
             # Loop 1: tiles, those below each other first, which share rows of x.
             tile_a = a
             column = 0
-            for tile in range(b.across):
-                m = <int> (b.m + (tile < b.longer))
+            for tile in range(tiles):
+                m = <int> (least + (tile < longer))
                 row = 0
                 while row < b.rows:
-                    um = rows_at_once(b.rows - row, b.columns)
+                    um = rows_at_once(b.rows - row, m)
                     pixel = row * b.columns + column
                     filter_tile_any(&g, tile_a + row * g.row, w, init + pixel * g.init_step, t + pixel * nv, um, m, nv)
                     g.ahead += g.ahead_step * g.terms
                     row += um
-                tile_a += tile_bytes
-                if not grid.staged and tile < b.longer:
-                    tile_a += item
+                tile_a += b.tile_step if grid.staged and b.across > 1 else m * item
                 column += m
             if part == grid.parts - 1:
                 filter_store(shape, <const char*> t, nv, b.rows * b.columns,
@@ -801,7 +813,7 @@ cdef double filter_cost(const Shape* whole) noexcept nogil:
     cdef double pixels = <double> shape.P * shape.Q
     cdef double vectors = ceil_div(shape.K * shape.item, VECTOR_BYTES)
     cdef double panels = filter_panels(shape)
-    cdef double tiles = <double> tiles_down(shape.P, g.columns) * g.across * g.pieces
+    cdef double tiles = <double> count_tiles(shape.P, g.columns) * g.pieces
     cdef double rows = pixels / tiles           # pixels of a tile, and vectors of filters
     cdef double nv = vectors / panels
     # A term issues as many multiply-adds as the tile has sums, and reads all of both and an offset; but no sum is
