@@ -54,6 +54,8 @@ cdef struct FilterSweep:
     # One sweep of tiles over a block, with one part of the reduction.
     const dim* off              # where each term stands, in bytes from a tile's first
     dim terms
+    dim tiles                   # of the same size, one after the other,
+    dim x_tile, t_tile          # and from one to the next so many bytes of x, and pixels of the sums
     dim row                     # bytes from one row of a tile to the next
     dim init_step               # vectors from one pixel's first values to the next's: 0 where all begin at the bias
     dim t_step                  # bytes from one pixel's sums to the next's
@@ -83,11 +85,11 @@ cdef inline int reading_rows(int rows, int nv) noexcept nogil:
 
 cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um, int m,
                              int nv, dim step, bint product, bint copies, bint halves) noexcept nogil:
-    """t[u][i][v] = init[u][i][v] + the sum over g.terms terms of the reduction.
+    """t[u][i][v] = init[u][i][v] + the sum over g.terms terms of the reduction; and so for g.tiles tiles.
 
-    Pixels of a row are `step` bytes apart in x. `product` is a tile of matrix.pxi, where each i begins with a value for
-    all lanes, and `copies` one whose vectors aren't staged yet. With `halves` the sum is of two chains, and so rounds
-    half as much at worst: each begins at init, and there are two terms at least.
+    Pixels of a row are `step` bytes apart in x. `product` is one tile of matrix.pxi, where each i begins with a value
+    for all lanes, and `copies` one whose vectors aren't staged yet. With `halves` the sum is of two chains, and so
+    rounds half as much at worst: each begins at 0, pixels' sums follow each other, and there are two terms at least.
     """
     cdef vec acc[MR * NV]
     cdef vec b[NV]
@@ -105,12 +107,16 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
     cdef vec* sums
     cdef dim terms = g.terms
     cdef dim end = terms // 2 if halves else terms
+    cdef const vec* first = w
+    cdef dim tiles = g.tiles
     r = 0
     while True:
         for u in range(um):
             for i in range(m):
                 for v in range(nv):
-                    if product:
+                    if halves:
+                        acc[i * nv + v] = zeros(t)
+                    elif product:
                         acc[i * nv + v] = broadcast(<const char*> init + i * item, init)
                     else:
                         acc[(u * m + i) * nv + v] = init[(u * g.row_step + i) * g.init_step + v]
@@ -150,14 +156,26 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
             if r >= end: break
         for u in range(um):
             for i in range(m):
-                sums = <vec*> (<char*> t + (u * g.row_step + i) * g.t_step)
+                if halves:
+                    sums = t + i * nv
+                else:
+                    sums = <vec*> (<char*> t + (u * g.row_step + i) * g.t_step)
                 for v in range(nv):
                     if halves and end == terms:
                         sums[v] = sums[v] + acc[(u * m + i) * nv + v]
                     else:
                         sums[v] = acc[(u * m + i) * nv + v]
-        if not halves or end == terms: break
-        end = terms
+        if halves and end < terms:
+            end = terms
+            continue
+        tiles -= 1
+        if product or tiles == 0: break
+        r = 0
+        end = terms // 2 if halves else terms
+        w = first
+        x += g.x_tile
+        init += g.t_tile * g.init_step
+        t = <vec*> (<char*> t + g.t_tile * g.t_step)
 
 
 # The variants are one loop nest: um, m and nv become constants of a copy that the compiler unrolls.
@@ -591,7 +609,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     b.staged_rows = staged_rows(shape, grid, b.rows)
     b.spread = grid.m if grid.by_term else 0
     g.off = off
-    g.row_step = b.columns
+    g.row_step = g.t_tile = b.columns
     y += place.n * result_bytes(shape) + (b.p * shape.Q + b.q) * y_pixel
     y += (place.group * shape.K + place.first * width) * y_k
     # Bytes of the weights that follow that each term asks for, so that all tiles together ask for all of them.
@@ -629,6 +647,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
             filter_offsets(shape, x.c, shape.r_step * x.h, shape.s_step * item, 0, 0, term, g.terms, off)
             g.row = shape.p_step * x.h
             a = b.image + b.p * g.row + b.q * item
+        g.x_tile = g.row
         # Loop 2: panels of filters.
         for panel in range(place.first, place.last):
             nv = <int> panel_vectors(shape, panel)
@@ -664,10 +683,11 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
                 row = 0
                 while row < b.rows:
                     um = rows_at_once(b.rows - row, m)
+                    g.tiles = b.rows if most_rows(m) == 1 else 1
                     pixel = row * b.columns + column
                     filter_tile_any(&g, tile_a + row * g.row, w, init + pixel * g.init_step, t + pixel * nv, um, m, nv)
-                    g.ahead += g.ahead_step * g.terms
-                    row += um
+                    g.ahead += g.tiles * g.ahead_step * g.terms
+                    row += g.tiles * um
                 tile_a += b.tile_step if grid.staged and b.across > 1 else m * item
                 column += m
             if part == grid.parts - 1:

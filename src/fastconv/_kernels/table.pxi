@@ -75,8 +75,8 @@ cdef double tile_rounds(dim rounds, lane* w, lane* out, dim* off) noexcept nogil
     g.ahead = <const char*> w
     g.ahead_step = NV * VECTOR_BYTES
     g.t_step = NV * VECTOR_BYTES
-    g.row = 0
-    g.row_step = 0
+    g.row = g.row_step = g.x_tile = g.t_tile = 0
+    g.tiles = 1
     g.terms = TILE_TERMS
     g.init_step = 0
     for r in range(rounds):

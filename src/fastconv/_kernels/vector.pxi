@@ -389,6 +389,19 @@ cdef inline vec broadcast(const char* a, const vec* like) noexcept nogil:
         return i64_lanes((<const unsigned long long*> a)[0])
 
 
+cdef inline vec zeros(const vec* like) noexcept nogil:
+    if vec is f32v:
+        return f32_lanes(0)
+    elif vec is f64v:
+        return f64_lanes(0)
+    elif vec is i32v:
+        return i32_lanes(0)
+    elif vec is p32v:
+        return all_lanes(0)
+    else:
+        return i64_lanes(0)
+
+
 cdef inline dim itemsize(const vec* pointer) noexcept nogil:
     """Bytes of one lane."""
     if vec is f32v or vec is i32v or vec is p32v:

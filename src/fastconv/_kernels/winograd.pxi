@@ -57,7 +57,7 @@ cdef enum:
     DISTURBANCE = 3                 # halves of a mean sum of magnitudes that a pixel's unseen weights may weigh
     LEAST_TILES = 2 * MR            # of a block, if there are as many; and at most, with bytes of V, about,
     NEAR_TILES = 28 // MR * MR      # where a second-level cache holds V and M beside all weights.
-    NEAR_V_BYTES = 384 << 10        # Where it doesn't, weights arrive for FAR_TILES and FAR_V_BYTES
+    NEAR_V_BYTES = 384 << 10        # Where it doesn't, weights arrive for FAR_TILES and FAR_V_BYTES.
     LATE_V_BYTES = 4 << 20          # most that an image's V has for weights to be packed late,
     LATE_PANEL_BYTES = 5 << 19      # and a panel's transformed weights
     LATE_WORK = 10 * TASK_WORK      # multiply-adds in a task then, about, so that Ctrl-C is heard in time
@@ -220,12 +220,15 @@ cdef inline WinogradGrid winograd_grid(const Shape* shape, int workers) noexcept
     cdef dim images = max(1, shape.N * shape.G)
     cdef dim panels = filter_panels(shape)
     cdef bint far = winograd_group_bytes(shape) > CACHED_BYTES // 2
-    cdef dim most, blocks
+    cdef dim most, fitting, blocks
     cdef double work
     g.terms = count_terms(shape)
     most = (FAR_TILES if far else NEAR_TILES) * POINTS * POINTS
-    most = min(most, (FAR_V_BYTES if far else NEAR_V_BYTES) // (g.terms * shape.item)) // points_of(shape)
-    most = max(LEAST_TILES, most)
+    # If V of most of these fits the cache, only as many.
+    fitting = NEAR_V_BYTES // (g.terms * shape.item)
+    if far and fitting < most - most // 4:
+        fitting = FAR_V_BYTES // (g.terms * shape.item)
+    most = max(LEAST_TILES, min(most, fitting) // points_of(shape))
     g.down = ceil_div(shape.P, tile_down(shape))
     g.across = ceil_div(shape.Q, tile_across(shape))
     if shape.unpacked:
@@ -320,7 +323,7 @@ cdef inline Shape tile_shape(const Shape* shape) noexcept nogil:
 cdef enum:
     LINES_BYTES = POINTS * MOST_STEP * VECTOR_BYTES                 # a vector of columns of POINTS rows of x
     PART_BYTES = POINTS * MOST_LANES * VECTOR_BYTES                 # these of a vector of terms, transformed
-    TURNED_VECTORS = MOST_LANES + POINTS                            # of one row of these, turned over
+    TURNED_VECTORS = 2 * MOST_LANES + POINTS                        # of one row of these, turned over
     TURNED_BYTES = POINTS * TURNED_VECTORS * VECTOR_BYTES
     RESULT_BYTES = TILE * TILE * NV * VECTOR_BYTES                  # of a tile that is computed again
 
@@ -391,20 +394,23 @@ cdef inline void find_source(const Shape* shape, const WinogradBlock* b, dim row
 
     Returned, the struct would be copied, and the copy waits until all of its parts are written.
     """
+    cdef dim seen = reach_h(shape, shape.P)
+    cdef dim at = term.c * b.x.c
     cdef dim h, k
     source.c = term.c
     source.row = (b.row + row) * b.tile_down * shape.p_step + term.r
     source.column = b.column * b.tile_across * shape.q_step + term.s
+    at += (source.column - b.left) * shape.item
     for k in range(b.points):
         h = source.row + k * shape.p_step
-        if h >= reach_h(shape, shape.P):
+        if h >= seen:
             source.rows[k] = b.zeros
             continue
         h = source_row(b.x, h)
         if h < 0:
             source.rows[k] = b.zeros if b.zeros_around else b.padding
         else:
-            source.rows[k] = b.image + term.c * b.x.c + h * b.x.h + (source.column - b.left) * shape.item
+            source.rows[k] = b.image + at + h * b.x.h
         prefetch(source.rows[k])
         prefetch(source.rows[k] + LINE)
 
@@ -485,7 +491,7 @@ cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, cons
     cdef dim step = shape.q_step
     cdef dim needed = b.columns * b.tile_across + SIDE - 1       # columns
     cdef dim seen = ceil_div(reach_w(shape, shape.Q) - b.column * b.tile_across * step, step)    # of these, at most
-    cdef dim at = 0, kept = 0, begin, low, high, i
+    cdef dim at = 0, kept = 0, begin = 0, low, high, i
     cdef Source source[MOST_LANES]
     cdef Source gathered
     cdef const Source* here
@@ -513,6 +519,13 @@ cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, cons
             else:
                 gather_columns(shape, b, here, at, b.lines)
                 transform_any(&gathered, 0, 0, 0, to, like, b.points, step, True, 0)
+        if kept + lanes > TURNED_VECTORS:
+            # What the next tile doesn't see makes room.
+            kept -= begin
+            for k in range(b.points):
+                for i in range(kept):
+                    turned[k * TURNED_VECTORS + i] = turned[k * TURNED_VECTORS + begin + i]
+            begin = 0
         for k in range(b.points):
             part = b.part + k * MOST_LANES * VECTOR_BYTES
             if at >= seen:
@@ -525,7 +538,6 @@ cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, cons
                                 lanes, like)
         at += lanes
         kept += lanes
-        begin = 0
         while begin + b.tile_across + SIDE - 1 <= min(kept, needed - at + kept):
             if b.tile_across == TILE:
                 transform_rows(b, turned + begin, v + tile[0], TILE)
@@ -533,11 +545,6 @@ cdef inline void transform_image(const Shape* shape, const WinogradGrid* g, cons
                 transform_rows(b, turned + begin, v + tile[0], SMALL)
             tile += 1
             begin += b.tile_across
-        # The next tile has these columns too.
-        kept -= begin
-        for k in range(b.points):
-            for i in range(kept):
-                turned[k * TURNED_VECTORS + i] = turned[k * TURNED_VECTORS + begin + i]
 
 
 cdef inline lane winograd_tile(const lane* m, dim m_step, const lane* bias, lane* y, dim y_row, dim y_step,
@@ -678,10 +685,9 @@ cdef inline void winograd_store(const Shape* shape, const WinogradBlock* b, cons
 
 
 # As filter_tile_any is, not inlined.
-cdef void winograd_tile_any(const FilterSweep* g, const char* x, const lane* w, const lane* init, lane* t, int m,
-                            int nv) noexcept nogil:
-    if nv == NV: filter_tile_nv(g, x, w, init, t, 1, m, NV, VECTOR_BYTES, False, False, True)
-    else: filter_tile_nv(g, x, w, init, t, 1, m, 1, VECTOR_BYTES, False, False, True)
+cdef void winograd_tile_any(const FilterSweep* g, const char* x, const lane* w, lane* t, int m, int nv) noexcept nogil:
+    if nv == NV: filter_tile_nv(g, x, w, t, t, 1, m, NV, VECTOR_BYTES, False, False, True)
+    else: filter_tile_nv(g, x, w, t, t, 1, m, 1, VECTOR_BYTES, False, False, True)
 
 
 cdef struct Wanted:
@@ -721,8 +727,10 @@ cdef inline void winograd_panel(const Shape* shape, const WinogradGrid* g, const
     cdef dim larger = b.tiles - fewest * groups     # groups that have one tile more: the first ones
     cdef dim points = points_of(shape)
     cdef dim lines = ceil_div(b.q * shape.item, LINE)
-    cdef dim share = ceil_div(filters * b.p * lines, points * groups)
-    cdef dim xi, i, first, count
+    cdef dim share = ceil_div(filters * b.p * lines, points)
+    cdef dim xi
+    cdef const char* v = b.v
+    cdef lane* m = <lane*> b.m
     cdef Wanted wanted
     wanted.line, wanted.lines, wanted.rows = y, lines, b.p
     wanted.filters = 0 if shape.channels_last else filters
@@ -730,17 +738,19 @@ cdef inline void winograd_panel(const Shape* shape, const WinogradGrid* g, const
     sweep.terms = g.terms
     sweep.row = sweep.row_step = sweep.init_step = 0
     sweep.t_step = nv * VECTOR_BYTES
+    sweep.x_tile = vectors_of(shape, g.terms) * group_tiles(b.tiles) * VECTOR_BYTES
     sweep.ahead_step = nv * VECTOR_BYTES // <unsigned int> groups       # each term's part of the next weights
     for xi in range(points):
+        ask_for_results(shape, b, share, y_k, &wanted)
         sweep.ahead = <const char*> (w + xi_vectors(g.terms, nv))
-        first = 0
-        for i in range(groups):
-            count = fewest + (i < larger)
-            ask_for_results(shape, b, share, y_k, &wanted)
-            winograd_tile_any(&sweep, b.v + xi * b.slab + b.at[first], w, <const lane*> b.zeros,
-                              <lane*> b.m + (xi * b.tiles + first) * nv, <int> count, nv)
-            first += count
-            sweep.ahead += sweep.ahead_step * g.terms
+        if larger > 0:
+            sweep.tiles, sweep.t_tile = larger, fewest + 1
+            winograd_tile_any(&sweep, v, w, m, <int> fewest + 1, nv)
+            sweep.ahead += larger * sweep.ahead_step * g.terms
+        sweep.tiles, sweep.t_tile = groups - larger, fewest
+        winograd_tile_any(&sweep, v + larger * sweep.x_tile, w, m + larger * (fewest + 1) * nv, <int> fewest, nv)
+        v += b.slab
+        m += b.tiles * nv
         w += xi_vectors(g.terms, nv)
     winograd_store(shape, b, direct, filters, nv, y, y_pixel, y_k, like)
 
