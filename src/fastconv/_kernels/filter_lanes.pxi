@@ -54,7 +54,7 @@ cdef struct FilterSweep:
     # One sweep of tiles over a block, with one part of the reduction.
     const dim* off              # where each term stands, in bytes from a tile's first
     dim terms
-    dim tiles                   # of the same size, one after the other,
+    dim tiles                   # of one row and the same size, one after the other,
     dim x_tile, t_tile          # and from one to the next so many bytes of x, and pixels of the sums
     dim row                     # bytes from one row of a tile to the next
     dim init_step               # vectors from one pixel's first values to the next's: 0 where all begin at the bias
@@ -85,7 +85,7 @@ cdef inline int reading_rows(int rows, int nv) noexcept nogil:
 
 cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, const vec* init, vec* t, int um, int m,
                              int nv, dim step, bint product, bint copies, bint halves) noexcept nogil:
-    """t[u][i][v] = init[u][i][v] + the sum over g.terms terms of the reduction; and so for g.tiles tiles.
+    """t[u][i][v] = init[u][i][v] + the sum over g.terms terms of the reduction; and if um is 1, so for g.tiles tiles.
 
     Pixels of a row are `step` bytes apart in x. `product` is one tile of matrix.pxi, where each i begins with a value
     for all lanes, and `copies` one whose vectors aren't staged yet. With `halves` the sum is of two chains, and so
@@ -169,7 +169,7 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
             end = terms
             continue
         tiles -= 1
-        if product or tiles == 0: break
+        if product or um > 1 or tiles == 0: break
         r = 0
         end = terms // 2 if halves else terms
         w = first
