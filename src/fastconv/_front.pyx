@@ -341,8 +341,9 @@ groups=1, pad_mode='constant', pad_value=0, layout='NCHW', bias=None, dtype=None
     flops : int
         Multiplications and additions of the sum for images of x_shape, whatever the method does with them.
     workspace_bytes : int
-        Scratch memory that a call with one worker takes; several take no more each. An image with subnormal numbers
-        is copied besides, whole or each worker a band of it, and where there are biases, weights are packed again.
+        Scratch memory that a call with one worker takes; several take no more each, or where they share a transformed
+        image (method "winograd") up to four times as much. An image with subnormal numbers is copied besides, whole or
+        each worker a band of it, and where there are biases, weights are packed again.
     packed_bytes : int
         Memory that the plan keeps for the weights.
 
