@@ -815,12 +815,13 @@ cdef void open_block(const Shape* shape, const WinogradGrid* g, const Image* x, 
 
 
 cdef inline dim units_of(const Shape* shape, const WinogradGrid* g, const WinogradBlock* b) noexcept nogil:
-    """Of the transform of x: rows of tiles, and of each vectors of terms."""
+    """Of the transform of x: a row of tiles and a vector of terms each, row by row."""
     return b.rows * vectors_of(shape, g.terms)
 
 
 cdef void transform_units(const Shape* shape, const WinogradGrid* g, const WinogradBlock* b, dim first, dim last,
                           lane* like) noexcept nogil:
+    """V of units first .. last-1 of a block."""
     cdef dim vectors = vectors_of(shape, g.terms)
     cdef dim row = first // vectors
     cdef dim vector = first - row * vectors
