@@ -124,6 +124,22 @@ def test_one_filter_of_3_x_3(dtype):
     check(x, w, bias, padding=1, groups=7)
 
 
+@pytest.mark.parametrize("C", [1, 3, 4, 5, 12])
+@pytest.mark.parametrize("K", [1, 2, 3, 4])
+def test_few_filters_of_1_x_1(K, C, dtype):
+    """A few channels at a time: all pixels as one row, rows of their own, rows that must be staged, strips."""
+    for W in (3, 4, 7, 8, 15, 16, 17, 31, 33, 70):
+        x, w, bias = arrays(C=C, H=3, W=W, K=K, R=1, S=1, dtype=dtype)
+        check(x, w, bias)
+        check(x[..., 1:], w, bias)
+        check(x, w, bias, stride=(2, 1))
+        check(x, w, bias, stride=2, padding=1)
+    x, w, bias = arrays(N=2, C=C, H=2, W=8205, K=K, R=1, S=1, dtype=dtype)
+    exact = np.einsum("kc,nchw->nkhw", w[..., 0, 0], x) + bias[:, None, None]
+    for workers in (1, 3):
+        assert all(np.array_equal(y, exact) for y in results(x, w, bias=bias, workers=workers))
+
+
 def few_outputs(rng):
     """x, w, bias and options of an image of up to six outputs, drawn."""
     P, Q = rng.permuted([(1, 1), (1, 2), (2, 1), (2, 3), (1, 5), (6, 1)])[0]

@@ -270,12 +270,27 @@ cdef inline int rows_at_once(dim left, dim m) noexcept nogil:
     return 2 if most == 3 and left == 4 else <int> min(<dim> most, left)
 
 
+cdef struct Tiles:
+    # Pixels that follow each other, cut into pieces of nearly equal size.
+    dim count
+    dim m                       # pixels of each; the first `longer` have one more
+    dim longer
+
+
+cdef inline Tiles cut_pixels(dim pixels) noexcept nogil:
+    """Into as few tiles as there can be."""
+    cdef Tiles cut
+    cut.count = ceil_div(pixels, MR)
+    cut.m = <unsigned int> pixels // <unsigned int> cut.count
+    cut.longer = pixels - cut.m * cut.count
+    return cut
+
+
 cdef inline dim count_tiles(dim rows, dim columns) noexcept nogil:
-    """Of a block: those across are of m pixels a row, or one more."""
-    cdef dim across = ceil_div(columns, MR)
-    cdef dim m = <unsigned int> columns // <unsigned int> across
-    cdef dim longer = columns - m * across
-    return longer * ceil_div(rows, most_rows(m + 1)) + (across - longer) * ceil_div(rows, most_rows(m))
+    """Of a block."""
+    cdef Tiles cut = cut_pixels(columns)
+    return cut.longer * ceil_div(rows, most_rows(cut.m + 1)) + (cut.count - cut.longer) * ceil_div(
+        rows, most_rows(cut.m))
 
 
 cdef inline dim filter_width(const Shape* shape) noexcept nogil:
@@ -335,7 +350,7 @@ cdef FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
     if g.bands > 1 or g.pieces > 1:
         g.columns = ceil_div(shape.Q, g.pieces)
         g.rows = ceil_div(shape.P, g.bands)
-    g.across = ceil_div(g.columns, MR)
+    g.across = cut_pixels(g.columns).count
     g.m = MR if g.pieces > 1 else ceil_div(g.columns, g.across)     # a piece with a column less may have wider tiles
     # To cut rows takes time once; that values aren't close together takes a little of it for each panel.
     seen = phases_across(shape) * phase_columns(shape, g.columns) * shape.item
@@ -476,8 +491,7 @@ cdef struct FilterBlock:
     char* channel               # room for a channel of x,
     char* line                  # and for a row
     dim p, rows, q, columns     # its first row and column, and how many
-    dim across
-    dim m, longer               # pixels of y for a piece; the first `longer` across have one more
+    Tiles cut                   # what staged rows are cut into: pixels of y that each piece is for
     bint shared, gathered, apart, wide, straight
     dim staged_rows             # of each piece across
     dim row                     # bytes of a row of what is gathered
@@ -493,7 +507,7 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
     cdef dim c = first if b.shared else first // shape.R
     cdef dim r = 0 if b.shared else first - c * shape.R
     cdef dim width = seen_columns(shape, b.columns) if b.wide else reach_w(shape, b.columns)
-    cdef bint straight = b.straight and (b.across == 1 or can_mask(shape, x, b.q * shape.q_step, width))
+    cdef bint straight = b.straight and (b.cut.count == 1 or can_mask(shape, x, b.q * shape.q_step, width))
     # Bytes from one row of the channel to the next, and from one phase.
     cdef dim row = b.row_step if straight else b.row if b.gathered else x.h
     cdef dim phase = b.phase if straight else phase_columns(shape, b.columns) * item
@@ -505,9 +519,9 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
     cdef dim top, left, columns
     cdef dim at_once = 1 if b.wide else shape.S                 # of a filter's columns
     # Of b and the shape, what the inner loop needs: the compiler can't know that copies don't change them.
-    cdef dim across = b.across, longer = b.longer, tile_step = b.tile_step, b_phase = b.phase
-    cdef dim m_bytes = b.m * item, q_step = shape.q_step
-    cdef dim more = (phase_columns(shape, b.m) - b.m) * item
+    cdef dim across = b.cut.count, m = b.cut.m, longer = b.cut.longer, tile_step = b.tile_step, b_phase = b.phase
+    cdef dim m_bytes = m * item, q_step = shape.q_step
+    cdef dim more = (phase_columns(shape, m) - m) * item
     cdef dim i, f, p, tile, bytes, s, column
     cdef const char* value
     cdef const char* channel = b.image + c * x.c + b.p * shape.p_step * x.h + b.q * shape.q_step * item
@@ -521,7 +535,7 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
                 if straight:
                     to = b.stage + i * b.unit_step
                     for tile in range(across):
-                        columns = b.m + (tile < longer)
+                        columns = m + (tile < longer)
                         gather_phases(shape, x, b.image, c, top, h_step, rows, left, reach_w(shape, columns), to, row,
                                       phase, b.line)
                         left += columns * q_step
@@ -556,7 +570,7 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
 
 # Not inlined, as other functions that are called once for a block: it would be there for each dtype.
 cdef void stage_any(const Shape* shape, const FilterBlock* b, const Image* x, dim first, dim count) noexcept nogil:
-    cdef dim least = phase_columns(shape, b.m) * shape.item
+    cdef dim least = phase_columns(shape, b.cut.m) * shape.item
     if b.spread: stage_part(shape, b, x, first, count, 0)
     elif least >= 64: stage_part(shape, b, x, first, count, 64)
     elif least >= 32: stage_part(shape, b, x, first, count, 32)
@@ -585,7 +599,8 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     cdef const char* tile_a
     cdef FilterBlock b
     cdef FilterSweep g
-    cdef dim part, panel, tile, term, row, column, pixel, tiles, least, longer, units, ahead, turn, s_step
+    cdef Tiles cut
+    cdef dim part, panel, tile, term, row, column, pixel, units, ahead, turn, s_step
     cdef dim panel_step = panel_bytes(shape)
     cdef int m, um, nv
     b.stage = workspace + sum_bytes(grid)
@@ -598,12 +613,9 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     b.q = split(shape.Q, grid.pieces, piece)
     b.columns = split(shape.Q, grid.pieces, piece + 1) - b.q
     b.image = x.data + place.n * x.n + place.group * shape.C * x.c
-    tiles = ceil_div(b.columns, MR)
-    least = <unsigned int> b.columns // <unsigned int> tiles
-    longer = b.columns - least * tiles          # tiles of a pixel more, the first ones
-    b.across, b.m, b.longer = tiles, least, longer
+    b.cut = cut = cut_pixels(b.columns)
     if grid.across == 1:
-        b.across, b.m, b.longer = 1, b.columns, 0
+        b.cut.count, b.cut.m, b.cut.longer = 1, b.columns, 0
     b.shared, b.gathered, b.apart, b.wide = grid.shared, grid.gathered, grid.apart, grid.wide
     b.straight = grid.straight
     b.staged_rows = staged_rows(shape, grid, b.rows)
@@ -632,7 +644,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
                 g.row = shape.p_step * b.row_step
             else:
                 b.tile_step = units * grid.pitch + VECTOR_BYTES
-                g.row = b.row_step = b.across * b.tile_step
+                g.row = b.row_step = b.cut.count * b.tile_step
             stage_any(shape, &b, x, term // grid.unit, units)
             a = b.stage
             if part == 0:
@@ -678,8 +690,8 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
             # Loop 1: tiles, those below each other first, which share rows of x.
             tile_a = a
             column = 0
-            for tile in range(tiles):
-                m = <int> (least + (tile < longer))
+            for tile in range(cut.count):
+                m = <int> (cut.m + (tile < cut.longer))
                 row = 0
                 while row < b.rows:
                     um = rows_at_once(b.rows - row, m)
@@ -688,7 +700,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
                     filter_tile_any(&g, tile_a + row * g.row, w, init + pixel * g.init_step, t + pixel * nv, um, m, nv)
                     g.ahead += g.tiles * g.ahead_step * g.terms
                     row += g.tiles * um
-                tile_a += b.tile_step if grid.staged and b.across > 1 else m * item
+                tile_a += b.tile_step if grid.staged and b.cut.count > 1 else m * item
                 column += m
             if part == grid.parts - 1:
                 filter_store(shape, <const char*> t, nv, b.rows * b.columns,

@@ -7,7 +7,9 @@
 # that begins at the bias: its bits don't depend on the tile it falls into. So the last tile of a row may
 # overlap its neighbour and write the same bits again; no load leaves the rows of x.
 #
-# One filter of 3 x 3 keeps its weights in registers, all of a channel's, and its tile is twice as high (window_tile).
+# One filter of 3 x 3 keeps its weights in registers, all of a channel's, and its tile is twice as high (window_tile). A
+# few filters of 1 x 1 take less time than x takes to arrive, which it does soonest in few and long pieces: they go
+# along it a few channels at a time, and y, in a cache, waits for the others (stream_tile).
 #
 # x is read in place, or, where it is padded or has a stride along its rows, from a stage: the rows that the task sees
 # (of one filter of 3 x 3 and zeros around x, those of its first and last tiles), [c][h][phase][column]. Phase f of a
@@ -36,6 +38,9 @@ cdef enum:
     FAR_AHEAD = 7               # and of 1 x 1 filters, which take each value once
     WINDOW = 3                  # rows and columns of a filter whose weights fit the registers
     WINDOW_NV = PIXEL_NV // 2   # vectors beside them and PIXEL_MR rows of sums
+    STREAM_KM = 3               # filters of 1 x 1, at most, and
+    STREAM_CM = 4               # channels, whose weights fit the registers
+    STREAM_COLUMNS = 8192       # of a strip then
     FRESH = 12                  # bytes that one from farther away delivers in a cycle
 
 cdef struct PixelTile:
@@ -255,6 +260,55 @@ cdef void pixel_tile_any(const PixelTile* g, const char* x, vec* y, int km, int 
         else: pixel_tile_nv(g, x, y, km, mp, 4)
 
 
+cdef inline void stream_tile(const PixelTile* g, const char* x, const char* w, vec* y, dim vectors, int km, int cm,
+                             bint first) noexcept nogil:
+    """cm channels into a row of y of each of km filters of 1 x 1; the first channels begin at the biases."""
+    cdef vec scalars[STREAM_KM * STREAM_CM]
+    cdef vec acc[STREAM_KM]
+    cdef vec b
+    cdef int c, k
+    for c in range(cm):
+        for k in range(km):
+            scalars[c * km + k] = broadcast(w + (c * km + k) * itemsize(y), y)
+    while True:
+        for k in range(km):
+            acc[k] = (<const vec*> (g.bias + k * VECTOR_BYTES))[0] if first else (<vec*> (<char*> y + k * g.y_k))[0]
+        for c in range(cm):
+            prefetch(x + c * g.x_c + g.ahead)
+            b = (<const vec*> (x + c * g.x_c))[0]
+            for k in range(km):
+                acc[k] = multiply_add(acc[k], b, scalars[c * km + k])
+        for k in range(km):
+            (<vec*> (<char*> y + k * g.y_k))[0] = acc[k]
+        x += VECTOR_BYTES
+        y += 1
+        vectors -= 1
+        if vectors == 0: break
+
+
+cdef inline void stream_tile_km(const PixelTile* g, const char* x, const char* w, vec* y, dim vectors, int km, int cm,
+                                bint first) noexcept nogil:
+    if km == 1: stream_tile(g, x, w, y, vectors, 1, cm, first)
+    elif km == 2: stream_tile(g, x, w, y, vectors, 2, cm, first)
+    else: stream_tile(g, x, w, y, vectors, 3, cm, first)
+
+
+cdef void stream_tiles(const PixelTile* g, const char* x, vec* y, int km, dim vectors) noexcept nogil:
+    """A row of y of each filter, any number of vectors wide."""
+    cdef const char* w = g.w
+    cdef dim c = 0
+    cdef int cm
+    while c < g.C:
+        cm = STREAM_CM if g.C - c >= STREAM_CM else 1
+        if cm == STREAM_CM:
+            stream_tile_km(g, x, w, y, vectors, km, STREAM_CM, c == 0)
+        else:
+            stream_tile_km(g, x, w, y, vectors, km, 1, c == 0)
+        x += cm * g.x_c
+        w += cm * km * itemsize(y)
+        c += cm
+
+
 cdef inline int tile_vectors(dim left) noexcept nogil:
     """Vectors in the next tile of a row: all it can hold, but the last two share evenly what is left for them."""
     if PIXEL_NV < left < 2 * PIXEL_NV:
@@ -290,6 +344,11 @@ cdef inline bint pixel_single(const Shape* shape) noexcept nogil:
 cdef inline bint pixel_window(const Shape* shape) noexcept nogil:
     """One filter of 3 x 3, every row of which each row of x meets. P decides on tiles only, not on packed weights."""
     return shape.K == 1 and shape.S == WINDOW and shared_rows(shape) == WINDOW and shape.P >= PIXEL_MR
+
+
+cdef inline bint pixel_streams(const Shape* shape) noexcept nogil:
+    """A few filters of 1 x 1, that read x where it stands."""
+    return shape.R == 1 == shape.S and shape.K <= STREAM_KM and not pixel_staged(shape)
 
 
 cdef inline int pixel_rows(const Shape* shape) noexcept nogil:
@@ -414,6 +473,7 @@ cdef void pixel_block(const Shape* shape, const PixelStage* stage, const char* p
     cdef const char* at
     cdef dim p, q, panel
     cdef int mp, nv, km
+    cdef bint streams = pixel_streams(shape)
     g.w = biases + shape.K * VECTOR_BYTES + k * terms * item
     g.bias = biases + k * VECTOR_BYTES
     g.C, g.R, g.S = shape.C, shape.R, shape.S
@@ -440,7 +500,8 @@ cdef void pixel_block(const Shape* shape, const PixelStage* stage, const char* p
         image = values
         y += block.p_first * g.y_p
     g.x_h = shape.r_step * x_h
-    g.ahead = (shape.R - g.R) * g.x_h + (FAR_AHEAD if shape.R * shape.S == 1 else AHEAD) * PIXEL_NV * VECTOR_BYTES
+    g.ahead = (shape.R - g.R) * g.x_h
+    g.ahead += (FAR_AHEAD if shape.R == 1 == shape.S and not streams else AHEAD) * PIXEL_NV * VECTOR_BYTES
     g.columns_end = g.column + g.S
     # Loop 3: filters, a panel at a time, so that y is written in few streams, over a window of x that stays in a cache.
     for panel in range(block.panel_first, block.panel_last):
@@ -461,9 +522,12 @@ cdef void pixel_block(const Shape* shape, const PixelStage* stage, const char* p
                     else:
                         q = area.q_last - nv * lanes
                 at = image + p * shape.p_step * x_h + q * item
-                if mp > g.R:
+                if mp > g.R or streams:
                     nv = <int> ((area.q_last - q) // lanes)
+                if mp > g.R:
                     window_tiles(&g, at, <vec*> (to + p * g.y_p + q * item), q, nv)
+                elif streams:
+                    stream_tiles(&g, at, <vec*> (to + p * g.y_p + q * item), km, nv)
                 else:
                     pixel_tile_any(&g, at, <vec*> (to + p * g.y_p + q * item), km, mp, nv)
                 q += nv * lanes
@@ -483,7 +547,7 @@ cdef struct PixelGrid:
     dim groups                  # of all images in a task, where they aren't parted
 
 
-cdef inline PixelGrid pixel_grid(const Shape* shape) noexcept nogil:
+cdef inline PixelGrid pixel_grid(const Shape* shape, int workers) noexcept nogil:
     """Bands; where a task would take long, more bands, then strips, then sets. A stage fits STAGE_BYTES."""
     cdef PixelGrid grid
     cdef double work = <double> shape.P * shape.Q * shape.K * shape.C * shape.R * shape.S
@@ -493,6 +557,8 @@ cdef inline PixelGrid pixel_grid(const Shape* shape) noexcept nogil:
     grid.rows = 0
     grid.bands = min(ceil_div(shape.P, PIXEL_MR), max(ceil_div(PIXEL_TASKS, max(1, shape.N * shape.G)), tasks))
     grid.strips = max(1, shape.Q // WIDEST_STRIP)
+    if pixel_streams(shape):
+        grid.strips = max(min(grid.strips, 4 * workers if workers > 1 else 1), shape.Q // STREAM_COLUMNS)
     grid.sets = 1
     grid.groups = 1
     if pixel_staged(shape):
@@ -515,7 +581,7 @@ cdef inline PixelGrid pixel_grid(const Shape* shape) noexcept nogil:
 
 
 cdef dim pixel_tasks(const Shape* shape, int workers) noexcept nogil:
-    cdef PixelGrid grid = pixel_grid(shape)
+    cdef PixelGrid grid = pixel_grid(shape, workers)
     return ceil_div(shape.N * shape.G, grid.groups) * grid.bands * grid.strips * grid.sets
 
 
@@ -576,7 +642,7 @@ cdef inline void pixel_groups(const Shape* shape, const PixelStage* stage, const
 
 cdef void pixel_run(const Shape* shape, int workers, const char* packed, const Image* x, char* y, dim task,
                     char* workspace) noexcept nogil:
-    cdef PixelGrid grid = pixel_grid(shape)
+    cdef PixelGrid grid = pixel_grid(shape, workers)
     cdef PixelStage stage = pixel_stage(shape, grid.rows)
     cdef dim tiles = ceil_div(shape.P, grid.tile)
     cdef dim panels = pixel_panels(shape)
@@ -616,7 +682,7 @@ cdef dim pixel_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
     cdef PixelStage stage
     if not pixel_staged(shape):
         return table
-    grid = pixel_grid(shape)
+    grid = pixel_grid(shape, workers)
     stage = pixel_stage(shape, grid.rows)
     if stage.flat:
         line = max(line, panel_filters(shape) * flat_bytes(shape, &stage, grid.rows))
@@ -717,6 +783,8 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
         staging += (<double> shape.C * shape.H * shape.W + filters * shape.P * shape.Q) * shape.item / FRESH
     if pixel_window(shape):
         return shape.G * (100 + staging + window_cost(shape))
+    if pixel_streams(shape):
+        return shape.G * (100 + staging + vectors * (terms * max(filters / ISSUE, VECTOR_BYTES / <double> FRESH) + 10))
     term = pixel_term(shape, rows, nv)
     if nv == 2 and across % 2 == 1:     # a tile of one vector ends a row
         term += (2 * pixel_term(shape, rows, 1) - term) / across
