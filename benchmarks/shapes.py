@@ -106,6 +106,8 @@ MORE_SHAPES = {
     "depthwise-112-2": Shape(1, 64, 112, 112, 64, 3, 3, stride=2, padding=1, groups=64),
     "depthwise-14": Shape(1, 512, 14, 14, 512, 3, 3, padding=1, groups=512),
     "depthwise-7": Shape(1, 960, 7, 7, 960, 5, 5, padding=2, groups=960),
+    "mask-1x1": Shape(1, 64, 388, 388, 2, 1, 1),
+    "image-7x7": Shape(1, 64, 256, 256, 3, 7, 7, padding=3),
     "classifier": Shape(1, 1280, 1, 1, 1000, 1, 1),
     "excitation": Shape(1, 960, 1, 1, 240, 1, 1),
 }
@@ -131,6 +133,11 @@ SETS = {
         "1,12,208,208,24,3,3,1,1 1,48,104,104,96,3,3,2,1 1,96,52,52,96,3,3,1,1 1,96,26,26,96,3,3,1,1"
         " 1,64,40,40,128,3,3,2,1 1,64,20,20,64,3,3,1,1 1,128,10,10,128,3,3,1,1 1,256,10,10,64,3,3,1,1"
         " 1,96,160,128,24,3,3,1,1 1,192,40,32,192,5,5,1,2,192"
+    ),
+    # The last layers of networks that make images, masks or maps of depth: few filters of many channels.
+    "maps": (
+        "mask-1x1 1,32,256,256,1,1,1 1,16,512,512,3,1,1 image-7x7 1,64,180,180,1,3,3,1,1 1,32,240,320,1,3,3,1,1"
+        " 1,64,256,256,3,3,3,1,1 1,64,128,128,2,3,3,1,1 1,32,200,300,4,5,5,1,2"
     ),
     # The families that the list is a sample of: layers of networks in use, and images of odd sizes.
     "vgg": "1,64,112,112,128,3,3,1,1 1,128,56,56,256,3,3,1,1 1,256,28,28,512,3,3,1,1 1,512,14,14,512,3,3,1,1",

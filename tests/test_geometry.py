@@ -140,6 +140,22 @@ def test_few_filters_of_1_x_1(K, C, dtype):
         assert all(np.array_equal(y, exact) for y in results(x, w, bias=bias, workers=workers))
 
 
+@pytest.mark.parametrize("K", [1, 2, 3, 7])
+def test_few_filters_of_many_channels(K, dtype):
+    """In parts of the channels, which go on from each other's sums: tiles that overlap must not add to any twice."""
+    for W in (141, 144, 150, 159):
+        x, w, bias = arrays(C=30, H=17, W=W, K=K, R=3, S=3, dtype=dtype)
+        check(x, w, bias)
+        check(x, w, bias, padding=1)
+        check(x, w, bias, padding=((0, 2), (3, 1)), pad_mode="edge")
+        check(x, w, bias, padding=(1, 2), stride=(1, 2))
+        check(x, w, bias, padding=1, stride=2, dilation=(2, 1))
+    x, w, bias = arrays(C=10, H=21, W=300, K=K, R=7, S=5, groups=2, dtype=dtype)
+    check(x, w, bias, padding=(3, 2), groups=2)
+    x, w, bias = arrays(C=64, H=4, W=10300, K=K, R=1, S=3, dtype=dtype)  # which caches don't hold
+    check(x, w, bias)
+
+
 def few_outputs(rng):
     """x, w, bias and options of an image of up to six outputs, drawn."""
     P, Q = rng.permuted([(1, 1), (1, 2), (2, 1), (2, 3), (1, 5), (6, 1)])[0]
@@ -304,7 +320,7 @@ def test_edges(edge, way, dtype):
 def test_padding_that_repeats_columns_no_output_sees(pad_mode, dtype):
     """The stride ends before the last columns of x, which padding before the first ones is copied from."""
     for left, W, Q in itertools.product((1, 2, 5), (6, 10, 21), (1, 2)):
-        S = 1 + left + W - 2 - (Q - 1) * 4      # of left + W columns, the last one isn't seen
+        S = 1 + left + W - 2 - (Q - 1) * 4  # of left + W columns, the last one isn't seen
         if S > 0:
             x, w, bias = arrays(C=1, H=5, W=W, K=2, R=3, S=S, groups=19, dtype=dtype)
             check(x, w, bias, groups=19, stride=(1, 4), padding=((0, 0), (left, 0)), pad_mode=pad_mode)

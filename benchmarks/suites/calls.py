@@ -61,7 +61,7 @@ class Methods:
     """Every method where it can compute the shape: a slip of one that isn't chosen shows too."""
 
     params = (
-        ["64x58", "512x9", "256x56-1x1", "vgg-rgb", "gray-3x3", "depthwise-14", "classifier"],
+        ["64x58", "512x9", "256x56-1x1", "vgg-rgb", "gray-3x3", "depthwise-14", "mask-1x1", "image-7x7", "classifier"],
         ["direct-pixels", "direct-filters", "direct-matrix", "direct-groups", "direct-terms", "winograd"],
     )
     param_names = ("shape", "method")

@@ -17,6 +17,10 @@
 # column of a filter begins; or, for tiles of one row of y, where in a channel each of its values does: to them it is a
 # filter of 1 x R S.
 #
+# Where a row of tiles sees more of x than a cache holds, the reduction is cut into parts of a few channels: each is
+# staged for a band of y, which goes on from the sums of those before. A tile that overlaps another would add to some of
+# these twice, and gets them back as they were (keep_sums).
+#
 # Outputs narrower than a vector are computed flat. Their stage is [c][phase][row phase][row][column], so that each
 # value of a filter sees its rows of x as one sequence, which to the tile is one row. What falls between two rows of y
 # is dropped when the sequence is cut into rows.
@@ -34,14 +38,17 @@ cdef enum:
     CACHE_BYTES = 32 * 1024     # of the first level
     CACHE_WAYS = 8
     CACHE_PAGE = CACHE_BYTES // CACHE_WAYS      # bytes; what is as far apart has the same places in it
+    FRESH = 12                  # bytes that one from farther away delivers in a cycle
+    NEAR_IMAGE = 10 << 20       # bytes of x that one of the third level holds and delivers fast enough
     AHEAD = 3                   # tiles from one to that whose row of x it asks for,
-    FAR_AHEAD = 7               # and of 1 x 1 filters, which take each value once
+    FAR_AHEAD = 7               # and of 1 x 1 filters, which take each value once, in an image that isn't near
     WINDOW = 3                  # rows and columns of a filter whose weights fit the registers
     WINDOW_NV = PIXEL_NV // 2   # vectors beside them and PIXEL_MR rows of sums
+    PART_TERMS = 96             # of the reduction in a part, about, where there are several
+    WINDOW_BYTES = 64 * 1024    # of x, that a cache holds while tiles pass over it
     STREAM_KM = 3               # filters of 1 x 1, at most, and
     STREAM_CM = 4               # channels, whose weights fit the registers
     STREAM_COLUMNS = 8192       # of a strip then
-    FRESH = 12                  # bytes that one from farther away delivers in a cycle
 
 cdef struct PixelTile:
     dim C, R, S
@@ -57,6 +64,7 @@ cdef struct PixelTile:
 cdef struct PixelStage:
     # How a block's rows of x are staged: row h at h % row_phases * row_phase + h // row_phases * pitch. Of those that
     # are read in place, only their pitch, and c.
+    dim parts                   # of the channels, each staged in turn
     bint flat
     dim columns                 # in a phase of a row
     dim rows                    # of a row phase, in the largest block
@@ -96,8 +104,12 @@ cdef inline void pixel_row(vec* acc, const char* x, const char* w, dim w_step, c
         if column == g.columns_end: break
 
 
-cdef inline void pixel_tile(const PixelTile* g, const char* x, vec* y, int km, int mp, int nv) noexcept nogil:
-    """km filters x mp rows x nv vectors of y. Assumes mp <= R."""
+cdef inline void pixel_tile(const PixelTile* g, const char* x, vec* y, int km, int mp, int nv,
+                            bint more) noexcept nogil:
+    """km filters x mp rows x nv vectors of y. Assumes mp <= R.
+
+    Sums begin at the biases; with `more`, at what y has of channels before.
+    """
     cdef vec acc[PIXEL_MR * PIXEL_NV]
     # More filters than half of PIXEL_MR leave no second row: what they see is a row of R S values (pixel_single).
     cdef dim R = 1 if 2 * km > PIXEL_MR else g.R
@@ -111,7 +123,10 @@ cdef inline void pixel_tile(const PixelTile* g, const char* x, vec* y, int km, i
     for k in range(km):
         for i in range(mp):
             for v in range(nv):
-                acc[(k * mp + i) * nv + v] = (<const vec*> (g.bias + k * VECTOR_BYTES))[0]
+                if more:
+                    acc[(k * mp + i) * nv + v] = (<vec*> (<char*> y + k * g.y_k + i * g.y_p))[v]
+                else:
+                    acc[(k * mp + i) * nv + v] = (<const vec*> (g.bias + k * VECTOR_BYTES))[0]
     # Each loop runs once at least. Were that left open, the compiler would take the sums through memory.
     while True:
         # A row of x enters the tile at its first row of y, later ones reach all rows, the last leave row by row.
@@ -173,7 +188,8 @@ cdef inline void window_row(vec* acc, const PixelTile* g, const char* x, const c
                 acc[i * nv + v] = fma(acc[i * nv + v], b, w + (s * WINDOW + row - i) * itemsize(acc))
 
 
-cdef inline void window_tile(const PixelTile* g, const char* x, vec* y, dim q, int nv, bint masked) noexcept nogil:
+cdef inline void window_tile(const PixelTile* g, const char* x, vec* y, dim q, int nv, bint masked,
+                             bint more) noexcept nogil:
     """As pixel_tile, of one filter of WINDOW x WINDOW, whose weights stay in registers. PIXEL_MR rows of y.
 
     What it sees beside x is zeros, if `masked`, and q the first of its pixels in y.
@@ -184,7 +200,7 @@ cdef inline void window_tile(const PixelTile* g, const char* x, vec* y, dim q, i
     cdef int i, v
     for i in range(PIXEL_MR):
         for v in range(nv):
-            acc[i * nv + v] = (<const vec*> g.bias)[0]
+            acc[i * nv + v] = (<vec*> (<char*> y + i * g.y_p))[v] if more else (<const vec*> g.bias)[0]
     while True:
         window_row(acc, g, x, w, q, nv, masked, 0, 0, 1)
         window_row(acc, g, x, w, q, nv, masked, 1, 0, 2)
@@ -208,56 +224,74 @@ cdef inline bint inside(const PixelTile* g, dim q, dim pixels, dim item) noexcep
     return q >= g.left and q + pixels + g.column[WINDOW - 1] // item <= g.left + g.width
 
 
-cdef void window_tiles(const PixelTile* g, const char* x, vec* y, dim q, dim vectors) noexcept nogil:
+cdef inline void window_tiles(const PixelTile* g, const char* x, vec* y, dim q, dim vectors,
+                              bint more) noexcept nogil:
     """PIXEL_MR rows of y, any number of vectors wide, from pixel q on."""
     cdef dim item = itemsize(y)
     cdef dim lanes = sizeof(vec) // item
     cdef dim last = q + vectors * lanes
     while q < last:
         if q + WINDOW_NV * lanes <= last and inside(g, q, WINDOW_NV * lanes, item):
-            window_tile(g, x, y, q, WINDOW_NV, False)
+            window_tile(g, x, y, q, WINDOW_NV, False, more)
             x += WINDOW_NV * VECTOR_BYTES
             y += WINDOW_NV
             q += WINDOW_NV * lanes
             continue
         if WINDOW_NV > 1 and inside(g, q, lanes, item):
-            window_tile(g, x, y, q, 1, False)
+            window_tile(g, x, y, q, 1, False, more)
         else:
-            window_tile(g, x, y, q, 1, True)
+            window_tile(g, x, y, q, 1, True, more)
         x += VECTOR_BYTES
         y += 1
         q += lanes
 
 
+# As pixel_tile_any.
+cdef void window_tiles_any(const PixelTile* g, const char* x, vec* y, dim q, dim vectors, bint more) noexcept nogil:
+    if not more:
+        window_tiles(g, x, y, q, vectors, False)
+    elif vec is f32v or vec is f64v:
+        window_tiles(g, x, y, q, vectors, True)
+
+
 # The variants are one loop nest: km, mp and nv become constants of a copy that the compiler unrolls.
 
-cdef inline void pixel_tile_nv(const PixelTile* g, const char* x, vec* y, int km, int mp, int nv) noexcept nogil:
+cdef inline void pixel_tile_nv(const PixelTile* g, const char* x, vec* y, int km, int mp, int nv,
+                               bint more) noexcept nogil:
     if mp == 1:
-        if km == 1: pixel_tile(g, x, y, 1, 1, nv)
-        elif km == 2: pixel_tile(g, x, y, 2, 1, nv)
-        elif km == 3: pixel_tile(g, x, y, 3, 1, nv)
-        elif km == 4: pixel_tile(g, x, y, 4, 1, nv)
-        elif km == 5: pixel_tile(g, x, y, 5, 1, nv)
-        else: pixel_tile(g, x, y, 6, 1, nv)
+        if km == 1: pixel_tile(g, x, y, 1, 1, nv, more)
+        elif km == 2: pixel_tile(g, x, y, 2, 1, nv, more)
+        elif km == 3: pixel_tile(g, x, y, 3, 1, nv, more)
+        elif km == 4: pixel_tile(g, x, y, 4, 1, nv, more)
+        elif km == 5: pixel_tile(g, x, y, 5, 1, nv, more)
+        else: pixel_tile(g, x, y, 6, 1, nv, more)
     elif km == 1:
-        if mp == 2: pixel_tile(g, x, y, 1, 2, nv)
-        elif mp == 3: pixel_tile(g, x, y, 1, 3, nv)
-        elif mp == 4: pixel_tile(g, x, y, 1, 4, nv)
-        elif mp == 5: pixel_tile(g, x, y, 1, 5, nv)
-        else: pixel_tile(g, x, y, 1, 6, nv)
+        if mp == 2: pixel_tile(g, x, y, 1, 2, nv, more)
+        elif mp == 3: pixel_tile(g, x, y, 1, 3, nv, more)
+        elif mp == 4: pixel_tile(g, x, y, 1, 4, nv, more)
+        elif mp == 5: pixel_tile(g, x, y, 1, 5, nv, more)
+        else: pixel_tile(g, x, y, 1, 6, nv, more)
     elif km == 2:
-        if mp == 2: pixel_tile(g, x, y, 2, 2, nv)
-        else: pixel_tile(g, x, y, 2, 3, nv)
-    else: pixel_tile(g, x, y, 3, 2, nv)
+        if mp == 2: pixel_tile(g, x, y, 2, 2, nv, more)
+        else: pixel_tile(g, x, y, 2, 3, nv, more)
+    else: pixel_tile(g, x, y, 3, 2, nv, more)
 
 
-# As filter_tile_any is, not inlined.
-cdef void pixel_tile_any(const PixelTile* g, const char* x, vec* y, int km, int mp, int nv) noexcept nogil:
-    if nv == 1: pixel_tile_nv(g, x, y, km, mp, 1)
-    elif nv == 2: pixel_tile_nv(g, x, y, km, mp, 2)
+cdef inline void pixel_tile_more(const PixelTile* g, const char* x, vec* y, int km, int mp, int nv,
+                                 bint more) noexcept nogil:
+    if nv == 1: pixel_tile_nv(g, x, y, km, mp, 1, more)
+    elif nv == 2: pixel_tile_nv(g, x, y, km, mp, 2, more)
     elif PIXEL_NV == 4:
-        if nv == 3: pixel_tile_nv(g, x, y, km, mp, 3)
-        else: pixel_tile_nv(g, x, y, km, mp, 4)
+        if nv == 3: pixel_tile_nv(g, x, y, km, mp, 3, more)
+        else: pixel_tile_nv(g, x, y, km, mp, 4, more)
+
+
+# As filter_tile_any is, not inlined. With `more`, there are no integers.
+cdef void pixel_tile_any(const PixelTile* g, const char* x, vec* y, int km, int mp, int nv, bint more) noexcept nogil:
+    if not more:
+        pixel_tile_more(g, x, y, km, mp, nv, False)
+    elif vec is f32v or vec is f64v:
+        pixel_tile_more(g, x, y, km, mp, nv, True)
 
 
 cdef inline void stream_tile(const PixelTile* g, const char* x, const char* w, vec* y, dim vectors, int km, int cm,
@@ -356,23 +390,50 @@ cdef inline int pixel_rows(const Shape* shape) noexcept nogil:
     return PIXEL_MR if pixel_window(shape) else <int> min(shared_rows(shape), shape.P)
 
 
+cdef inline bint is_near(const Shape* shape) noexcept nogil:
+    """Whether a cache holds an image since it was made."""
+    return shape.C * shape.H * shape.W * shape.item <= NEAR_IMAGE
+
+
 cdef inline bint pixel_staged(const Shape* shape) noexcept nogil:
-    return shape.gathered or shape.q_step > 1 or pixel_flat(shape)
+    return shape.gathered or shape.q_step > 1 or pixel_flat(shape) or channel_parts(shape) > 1
+
+
+cdef inline dim channel_parts(const Shape* shape) noexcept nogil:
+    """That the reduction is cut into, of whole channels: one if a cache holds the rows of x that a row of tiles sees.
+
+    Or if x is near, and could be read in place: staged for that, it would take longer.
+    """
+    cdef dim taps = shape.R * shape.S
+    cdef dim parts = shape.C * taps // PART_TERMS
+    if (parts <= 1 or taps == 1 or not is_float(shape) or pixel_flat(shape)
+            or shape.C * reach_h(shape, pixel_rows(shape)) * min(shape.W, WIDEST_STRIP) * shape.item <= WINDOW_BYTES):
+        return 1
+    if is_near(shape) and not shape.gathered and shape.q_step == 1 and not pixel_window(shape):
+        return 1
+    return min(parts, shape.C)
+
+
+cdef inline dim part_channels(const Shape* shape) noexcept nogil:
+    """Channels in the largest part."""
+    cdef dim parts = channel_parts(shape)
+    return shape.C if parts == 1 else ceil_div(shape.C, parts)
 
 
 cdef inline dim pixel_columns(const Shape* shape) noexcept nogil:
     """Columns of y in the widest strip that is staged: fewer where what a row of y sees wouldn't fit."""
     cdef dim columns = min(shape.Q, <dim> 2 * NARROWEST_STRIP)
-    cdef dim bytes_seen = shape.C * reach_h(shape, pixel_rows(shape)) * shape.item      # of a column, by a tile
+    cdef dim bytes_seen = part_channels(shape) * reach_h(shape, pixel_rows(shape)) * shape.item   # of a column
     while columns > LEAST_COLUMNS and reach_w(shape, columns) * bytes_seen > STAGE_BYTES:
         columns = max(<dim> LEAST_COLUMNS, columns // 2)
     return columns
 
 
 cdef inline PixelStage pixel_stage(const Shape* shape, dim rows) noexcept nogil:
-    """The stage of a block of `rows` rows of y; all zeros where x is read in place."""
+    """The stage of a block of `rows` rows of y; zeros where x is read in place."""
     cdef PixelStage g
     memset(&g, 0, sizeof(PixelStage))
+    g.parts = channel_parts(shape)
     if not pixel_staged(shape):
         return g
     g.flat = pixel_flat(shape)
@@ -425,14 +486,14 @@ cdef inline void fill_table(const Shape* shape, const PixelStage* g, dim* column
 
 
 cdef void stage_band(const Shape* shape, const PixelStage* g, const Image* x, const char* image,
-                     const PixelBlock* block, char* stage, char* line) noexcept nogil:
-    """The rows of x that a block sees."""
+                     const PixelBlock* block, dim first_c, dim last_c, char* stage, char* line) noexcept nogil:
+    """The rows of channels first_c .. last_c-1 that a block sees."""
     cdef dim first = block.q_first * shape.q_step
     cdef dim count = reach_w(shape, block.q_last - block.q_first)
     cdef dim top = block.p_first * shape.p_step
     cdef dim rows = reach_h(shape, block.p_last - block.p_first)
     cdef dim c, phase, some
-    for c in range(shape.C):
+    for c in range(first_c, last_c):
         for phase in range(g.row_phases):
             some = divided(rows - phase + g.row_phases - 1, g.row_phases)
             gather_phases(shape, x, image, c, top + phase, g.row_phases, some, first, count,
@@ -450,11 +511,66 @@ cdef void cut_rows(const Shape* shape, const PixelStage* g, const char* sums, di
                        shape.Q * shape.item)
 
 
-cdef void pixel_block(const Shape* shape, const PixelStage* stage, const char* packed, const Image* x, char* y,
-                      const PixelBlock* block, char* workspace, vec* like) noexcept nogil:
-    """Assumes that the block is at least a vector wide, or flat."""
+cdef inline void keep_sums(const PixelTile* g, char* y, int km, int mp, dim count, char* kept,
+                           bint again) noexcept nogil:
+    """The first `count` bytes of a tile's rows, which the tile before has completed; with `again`, after it, back."""
+    cdef int k, i
+    for k in range(km if count > 0 else 0):
+        for i in range(mp):
+            if again:
+                memcpy(y + k * g.y_k + i * g.y_p, kept, count)
+            else:
+                memcpy(kept, y + k * g.y_k + i * g.y_p, count)
+            kept += VECTOR_BYTES
+
+
+cdef inline void pixel_panel(const PixelTile* g, const PixelBlock* area, const char* image, dim p_step, char* y,
+                             int rows, int km, bint streams, bint more, vec* like) noexcept nogil:
+    """A part of the reduction into an area of y, for a panel of filters. From a row of y to the next, p_step in x."""
     cdef dim item = itemsize(like)
     cdef dim lanes = sizeof(vec) // item
+    cdef dim p = area.p_first
+    cdef dim q, done
+    cdef const char* at
+    cdef char* to
+    cdef char kept[PIXEL_MR * VECTOR_BYTES]
+    cdef int mp, nv
+    # Loop 2: rows of y, mp at a time.
+    while p < area.p_last:
+        # A tile that is higher than the filter is so for all its rows; those that are left are computed as others.
+        mp = rows if rows <= area.p_last - p else <int> min(area.p_last - p, g.R)
+        # Loop 1: columns of y, nv vectors at a time; the last moves left to end with the block.
+        q = area.q_first
+        while q < area.q_last:
+            nv = tile_vectors(ceil_div(area.q_last - q, lanes))
+            done = q
+            if q + nv * lanes > area.q_last:
+                if nv * lanes > area.q_last - area.q_first:
+                    nv -= 1     # the block is at least one vector wide
+                else:
+                    q = area.q_last - nv * lanes
+            at = image + p * p_step + q * item
+            to = y + p * g.y_p + q * item
+            if mp > g.R or streams:
+                nv = <int> ((area.q_last - q) // lanes)
+            if more:
+                keep_sums(g, to, km, mp, (done - q) * item, kept, False)
+            if mp > g.R:
+                window_tiles_any(g, at, <vec*> to, q, nv, more)
+            elif streams:
+                stream_tiles(g, at, <vec*> to, km, nv)
+            else:
+                pixel_tile_any(g, at, <vec*> to, km, mp, nv, more)
+            if more:
+                keep_sums(g, to, km, mp, (done - q) * item, kept, True)
+            q += nv * lanes
+        p += mp
+
+
+cdef inline void pixel_block(const Shape* shape, const PixelStage* stage, const char* packed, const Image* x, char* y,
+                             const PixelBlock* block, char* workspace, vec* like) noexcept nogil:
+    """Assumes that the block is at least a vector wide, or flat."""
+    cdef dim item = itemsize(like)
     cdef dim panels = pixel_panels(shape)
     cdef dim fewest = divided(shape.K, panels)      # filters in a panel; the first few have one more
     cdef dim wider = shape.K - fewest * panels
@@ -465,18 +581,18 @@ cdef void pixel_block(const Shape* shape, const PixelStage* stage, const char* p
     cdef const char* image = x.data + block.n * x.n + block.group * shape.C * x.c
     cdef char* values = workspace + table_bytes(shape)
     cdef char* sums = values
-    cdef char* line
+    cdef char* y_panel
     cdef char* to
+    cdef const char* w
+    cdef const char* part_image
     cdef dim x_h = stage.pitch
     cdef PixelTile g
     cdef PixelBlock area = block[0]         # of the sequence, if y is computed flat
-    cdef const char* at
-    cdef dim p, q, panel
-    cdef int mp, nv, km
+    cdef dim taps = shape.R * shape.S
+    cdef dim p, panel, part, c
+    cdef int km
     cdef bint streams = pixel_streams(shape)
-    g.w = biases + shape.K * VECTOR_BYTES + k * terms * item
-    g.bias = biases + k * VECTOR_BYTES
-    g.C, g.R, g.S = shape.C, shape.R, shape.S
+    g.R, g.S = shape.R, shape.S
     g.column = <const dim*> workspace
     g.x_c = stage.c
     g.y_p = shape.Q * item
@@ -484,59 +600,49 @@ cdef void pixel_block(const Shape* shape, const PixelStage* stage, const char* p
     y += ((block.n * shape.G + block.group) * shape.K + k) * g.y_k
     g.left, g.width = 0, ROOM
     if stage.rows > 0:
-        sums += shape.C * stage.c + VECTOR_BYTES
-        line = sums
-        stage_band(shape, stage, x, image, block, values, line)
-        image = values - block.p_first * shape.p_step * x_h - block.q_first * item
+        sums += part_channels(shape) * stage.c + VECTOR_BYTES
     else:
         g.left, g.width = x.left, shape.W
         p = block.p_first * shape.p_step
         image += (source_row(x, p) - p) * x_h - x.left * item
     if pixel_single(shape):
-        g.R, g.S = 1, shape.R * shape.S
+        g.R, g.S = 1, taps
     if stage.flat:
         g.y_k = flat_bytes(shape, stage, block.p_last - block.p_first)
         area.p_first, area.p_last, area.q_first, area.q_last = 0, 1, 0, g.y_k // item
-        image = values
         y += block.p_first * g.y_p
     g.x_h = shape.r_step * x_h
     g.ahead = (shape.R - g.R) * g.x_h
-    g.ahead += (FAR_AHEAD if shape.R == 1 == shape.S and not streams else AHEAD) * PIXEL_NV * VECTOR_BYTES
+    g.ahead += (FAR_AHEAD if taps == 1 and not streams and not is_near(shape) else AHEAD) * PIXEL_NV * VECTOR_BYTES
     g.columns_end = g.column + g.S
-    # Loop 3: filters, a panel at a time, so that y is written in few streams, over a window of x that stays in a cache.
-    for panel in range(block.panel_first, block.panel_last):
-        km = <int> (fewest + (panel < wider))
-        to = sums if stage.flat else y
-        # Loop 2: rows of y, mp at a time.
-        p = area.p_first
-        while p < area.p_last:
-            # A tile that is higher than the filter is so for all its rows; those that are left are computed as others.
-            mp = rows if rows <= area.p_last - p else <int> min(area.p_last - p, g.R)
-            # Loop 1: columns of y, nv vectors at a time; the last moves left to end with the block.
-            q = area.q_first
-            while q < area.q_last:
-                nv = tile_vectors(ceil_div(area.q_last - q, lanes))
-                if q + nv * lanes > area.q_last:
-                    if nv * lanes > area.q_last - area.q_first:
-                        nv -= 1     # the block is at least one vector wide
-                    else:
-                        q = area.q_last - nv * lanes
-                at = image + p * shape.p_step * x_h + q * item
-                if mp > g.R or streams:
-                    nv = <int> ((area.q_last - q) // lanes)
-                if mp > g.R:
-                    window_tiles(&g, at, <vec*> (to + p * g.y_p + q * item), q, nv)
-                elif streams:
-                    stream_tiles(&g, at, <vec*> (to + p * g.y_p + q * item), km, nv)
-                else:
-                    pixel_tile_any(&g, at, <vec*> (to + p * g.y_p + q * item), km, mp, nv)
-                q += nv * lanes
-            p += mp
-        if stage.flat:
-            cut_rows(shape, stage, sums, g.y_k, y, km, block.p_last - block.p_first)
-        g.w += km * terms * item
-        g.bias += km * VECTOR_BYTES
-        y += km * shape.P * shape.Q * item
+    # Loop 4: parts of the reduction, each over rows of x that stay in a cache.
+    for part in range(stage.parts):
+        c = split(shape.C, stage.parts, part)
+        g.C = split(shape.C, stage.parts, part + 1) - c
+        if stage.rows > 0:
+            stage_band(shape, stage, x, image, block, c, c + g.C, values, sums)
+            part_image = values
+            if not stage.flat:
+                part_image -= block.p_first * shape.p_step * x_h + block.q_first * item
+        else:
+            part_image = image + c * x.c
+        w = biases + shape.K * VECTOR_BYTES + k * terms * item
+        g.bias = biases + k * VECTOR_BYTES
+        y_panel = y
+        # Loop 3: filters, a panel at a time, so that y is written in few streams.
+        for panel in range(block.panel_first, block.panel_last):
+            km = <int> (fewest + (panel < wider))
+            g.w = w + c * taps * km * item
+            to = sums if stage.flat else y_panel
+            if part == 0:
+                pixel_panel(&g, &area, part_image, shape.p_step * x_h, to, rows, km, streams, False, like)
+            else:
+                pixel_panel(&g, &area, part_image, shape.p_step * x_h, to, rows, km, streams, True, like)
+            if stage.flat:
+                cut_rows(shape, stage, sums, g.y_k, y_panel, km, block.p_last - block.p_first)
+            w += km * terms * item
+            g.bias += km * VECTOR_BYTES
+            y_panel += km * shape.P * shape.Q * item
 
 
 cdef struct PixelGrid:
@@ -563,7 +669,7 @@ cdef inline PixelGrid pixel_grid(const Shape* shape, int workers) noexcept nogil
     grid.groups = 1
     if pixel_staged(shape):
         grid.strips = ceil_div(shape.Q, pixel_columns(shape))
-        rows = (STAGE_BYTES // (shape.C * staged_row_bytes(shape)) - reach_h(shape, 1)) // shape.p_step + 1
+        rows = (STAGE_BYTES // (part_channels(shape) * staged_row_bytes(shape)) - reach_h(shape, 1)) // shape.p_step + 1
         if rows < PIXEL_MR:
             grid.tile = 1
             grid.bands = ceil_div(shape.P, max(1, rows))
@@ -604,7 +710,7 @@ cdef inline void pixel_parts(const Shape* shape, const PixelStage* stage, const 
     cdef const PixelStage* at
     cdef int i
     memset(&place, 0, sizeof(PixelStage))
-    place.pitch, place.c = x.h, x.c
+    place.parts, place.pitch, place.c = stage.parts, x.h, x.c
     part.p_last = block.p_first
     for i in range(3):
         part.p_first = part.p_last
@@ -630,7 +736,7 @@ cdef inline void pixel_groups(const Shape* shape, const PixelStage* stage, const
     cdef dim _
     if stage.flat:
         # What is computed of memory that no pixel comes to is dropped, but takes long if that holds subnormal numbers.
-        memset(workspace + table_bytes(shape), 0, shape.C * stage.c + VECTOR_BYTES)
+        memset(workspace + table_bytes(shape), 0, part_channels(shape) * stage.c + VECTOR_BYTES)
     fill_table(shape, stage, <dim*> workspace)
     for _ in range(groups):
         pixel_parts(shape, stage, packed, x, y, block, in_place, workspace, like)
@@ -686,7 +792,7 @@ cdef dim pixel_workspace_bytes(const Shape* shape, int workers) noexcept nogil:
     stage = pixel_stage(shape, grid.rows)
     if stage.flat:
         line = max(line, panel_filters(shape) * flat_bytes(shape, &stage, grid.rows))
-    return whole_lines(table + shape.C * stage.c + VECTOR_BYTES + line)
+    return whole_lines(table + part_channels(shape) * stage.c + VECTOR_BYTES + line)
 
 
 cdef inline dim pixel_group_bytes(const Shape* shape) noexcept nogil:
@@ -756,7 +862,7 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
     terms = <double> shape.C * shape.R * shape.S
     filters = max(1, shape.K)
     if pixel_staged(shape):
-        if <double> shape.C * reach_h(shape, 1) * staged_row_bytes(shape) > STAGE_BYTES:
+        if <double> part_channels(shape) * reach_h(shape, 1) * staged_row_bytes(shape) > STAGE_BYTES:
             return INFINITY
         # Rows are copied, or split into phases, which is slow where there aren't two vectors of a row.
         width = reach_w(shape, shape.Q)
