@@ -373,6 +373,10 @@ cdef FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
     small = SMALL_ROW if terms == shape.C and shape.P == 1 and filter_panels(shape) <= FEW_PANELS else SMALL_IMAGE
     g.staged = must or (shape.C * shape.H * shape.W * shape.item > small and g.unit <= FILTER_KC
                         and unit_bytes(shape, &g) <= STAGE_BYTES)
+    # Short rows are copied fastest as those are gathered that are padded.
+    if g.staged and g.shared and g.across == 1 and shape.q_step == 1 and not g.by_term and (
+            reach_w(shape, g.columns) * shape.item <= masked_bytes(shape)):
+        g.gathered = g.straight = True
     most = FILTER_KC
     if g.staged:
         most = max(1, min(FILTER_KC // g.unit, STAGE_BYTES // unit_bytes(shape, &g))) * g.unit
@@ -418,7 +422,7 @@ cdef inline dim gathered_row_bytes(const Shape* shape, const FilterGrid* g, dim 
 
 cdef inline dim channel_bytes(const Shape* shape, const FilterGrid* g) noexcept nogil:
     """Of the rows of a channel that are gathered at a time, a multiple of a cache line."""
-    if not g.gathered:
+    if not g.gathered or g.straight and g.across == 1:
         return 0
     return whole_lines((g.rows if g.apart else reach_h(shape, g.rows)) * gathered_row_bytes(shape, g, g.columns)
                        + VECTOR_BYTES)
@@ -500,23 +504,59 @@ cdef struct FilterBlock:
     dim phase                   # of which one phase is so many bytes from the next
 
 
+cdef inline Rows seen_rows(const Shape* shape, const FilterBlock* b, const Image* x, dim c, dim r) noexcept nogil:
+    """What the block sees of a channel of x; or if `apart`, its row r of the filters."""
+    cdef Rows g
+    g.c, g.channels = c, 1
+    g.h, g.h_step, g.rows = b.p * shape.p_step, 1, reach_h(shape, b.rows)
+    if b.apart:
+        g.h, g.h_step, g.rows = g.h + r * shape.r_step, shape.p_step, b.rows
+    g.first, g.count = b.q * shape.q_step, reach_w(shape, b.columns)
+    g.masked = can_mask(shape, x, g.first, g.count)
+    return g
+
+
+# Not inlined, as other functions that are called once for a block: it would be there for each dtype.
+cdef void stage_straight(const Shape* shape, const FilterBlock* b, const Image* x, dim first,
+                         dim count) noexcept nogil:
+    """As stage_part, without rows that are put together before they are cut."""
+    cdef dim c = first if b.shared else first // shape.R
+    cdef dim r = 0 if b.shared else first - c * shape.R
+    cdef Rows g = seen_rows(shape, b, x, c, r)
+    cdef dim i, tile, columns, left = g.first
+    cdef char* to
+    g.c_pitch, g.pitch, g.phase = b.unit_step, b.row_step, b.phase
+    if b.shared:
+        g.channels, count = count, 1
+    for i in range(count):
+        to = b.stage + i * b.unit_step
+        g.first = left
+        for tile in range(b.cut.count):
+            columns = b.cut.m + (tile < b.cut.longer)
+            g.count = reach_w(shape, columns)
+            gather_phases(shape, x, b.image, &g, to, b.line)
+            g.first += columns * shape.q_step
+            to += b.tile_step
+        r += 1
+        g.h += shape.r_step
+        if r == shape.R:
+            r = 0
+            g.c += 1
+            g.h = b.p * shape.p_step
+
+
 cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Image* x, dim first, dim count,
                             int piece) noexcept nogil:
     """Units first .. first+count-1 of the reduction for all tiles; `piece` bytes at a time, or 0 by term."""
     cdef dim item = shape.item
     cdef dim c = first if b.shared else first // shape.R
     cdef dim r = 0 if b.shared else first - c * shape.R
-    cdef dim width = seen_columns(shape, b.columns) if b.wide else reach_w(shape, b.columns)
-    cdef bint straight = b.straight and (b.cut.count == 1 or can_mask(shape, x, b.q * shape.q_step, width))
     # Bytes from one row of the channel to the next, and from one phase.
-    cdef dim row = b.row_step if straight else b.row if b.gathered else x.h
-    cdef dim phase = b.phase if straight else phase_columns(shape, b.columns) * item
+    cdef dim row = b.row if b.gathered else x.h
+    cdef dim phase = phase_columns(shape, b.columns) * item
     cdef dim phases = phases_across(shape)
-    cdef dim h_step = shape.p_step if b.apart else 1
     cdef dim p_pitch = (1 if b.shared or b.apart else shape.p_step) * row
     cdef dim r_pitch = 0 if b.apart else shape.r_step * row
-    cdef dim rows = b.rows if b.apart else reach_h(shape, b.rows)       # that are gathered at a time
-    cdef dim top, left, columns
     cdef dim at_once = 1 if b.wide else shape.S                 # of a filter's columns
     # Of b and the shape, what the inner loop needs: the compiler can't know that copies don't change them.
     cdef dim across = b.cut.count, m = b.cut.m, longer = b.cut.longer, tile_step = b.tile_step, b_phase = b.phase
@@ -526,26 +566,21 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
     cdef const char* value
     cdef const char* channel = b.image + c * x.c + b.p * shape.p_step * x.h + b.q * shape.q_step * item
     cdef char* to
+    cdef Rows g
     for i in range(count):
+        if b.gathered and (i == 0 or r == 0 or b.apart):
+            g = seen_rows(shape, b, x, c, r)
+            g.pitch, g.phase = row, phase
+            channel = b.channel
+            if b.wide:
+                g.count = seen_columns(shape, b.columns)
         for column in range(shape.S if b.wide else 1):
-            if b.gathered and (i == 0 or r == 0 or b.apart):
-                top = b.p * shape.p_step + (r * shape.r_step if b.apart else 0)
-                left = b.q * shape.q_step
-                channel = b.channel
-                if straight:
-                    to = b.stage + i * b.unit_step
-                    for tile in range(across):
-                        columns = m + (tile < longer)
-                        gather_phases(shape, x, b.image, c, top, h_step, rows, left, reach_w(shape, columns), to, row,
-                                      phase, b.line)
-                        left += columns * q_step
-                        to += tile_step
-                elif piece == 0:
-                    gather_rows(shape, x, b.image, c, top, h_step, rows, left + column * shape.s_step, width,
-                                b.channel, row)
-                else:
-                    gather_phases(shape, x, b.image, c, top, h_step, rows, left, width, b.channel, row, phase, b.line)
-            for p in range(0 if straight else b.staged_rows):
+            if b.gathered and piece == 0 and (i == 0 or r == 0 or b.apart):
+                gather_rows(shape, x, b.image, &g, b.channel)
+                g.first += shape.s_step
+            elif b.gathered and (i == 0 or r == 0 or b.apart):
+                gather_phases(shape, x, b.image, &g, b.channel, b.line)
+            for p in range(b.staged_rows):
                 to = b.stage + i * b.unit_step + p * b.row_step + column * b.spread * item
                 value = channel + p * p_pitch + r * r_pitch
                 for tile in range(across):
@@ -568,10 +603,11 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
             channel += x.c
 
 
-# Not inlined, as other functions that are called once for a block: it would be there for each dtype.
 cdef void stage_any(const Shape* shape, const FilterBlock* b, const Image* x, dim first, dim count) noexcept nogil:
     cdef dim least = phase_columns(shape, b.cut.m) * shape.item
-    if b.spread: stage_part(shape, b, x, first, count, 0)
+    if b.straight and (b.cut.count == 1 or can_mask(shape, x, b.q * shape.q_step, reach_w(shape, b.columns))):
+        stage_straight(shape, b, x, first, count)
+    elif b.spread: stage_part(shape, b, x, first, count, 0)
     elif least >= 64: stage_part(shape, b, x, first, count, 64)
     elif least >= 32: stage_part(shape, b, x, first, count, 32)
     elif least >= 16: stage_part(shape, b, x, first, count, 16)
@@ -826,17 +862,6 @@ cdef double filter_pack_cost(const Shape* shape) noexcept nogil:
     return (0.4 if one_block(shape) else 1.5) * shape.G * shape.K * shape.C * shape.R * shape.S
 
 
-cdef inline double gathered_row_cost(const Shape* shape, const FilterGrid* g) noexcept nogil:
-    """With masks, for each tile or for all; or else copied, or cut into phases by vectors, or value by value."""
-    cdef double vectors = shape.W * shape.item / <double> VECTOR_BYTES
-    if reach_w(shape, g.m if g.straight else shape.Q) * shape.item <= masked_bytes(shape):
-        return 14.0 * (g.across * g.pieces if g.straight else 1)
-    if shape.q_step == 1 or g.by_term:
-        return 20 + 2 * vectors
-    return 20 + (4 * vectors if masked_bytes(shape) > 0 else
-                 split_cost(shape) * phases_across(shape) * phase_columns(shape, shape.Q))
-
-
 cdef double filter_cost(const Shape* whole) noexcept nogil:
     cdef Shape row = one_row(whole) if is_sequence(whole) else whole[0]
     cdef const Shape* shape = &row
@@ -852,6 +877,7 @@ cdef double filter_cost(const Shape* whole) noexcept nogil:
     # faster than each multiply-add follows the one before it.
     cdef double term = max(max(rows * nv / ISSUE, (rows + nv + 2) / 2), <double> LATENCY)
     cdef double staging = 0
+    cdef dim cut
     # A tile's row of a unit is copied, but what is gathered straight to there; by term, value by value.
     if g.staged and not g.straight:
         staging = <double> shape.C * g.bands * g.across * g.pieces * (
@@ -860,8 +886,9 @@ cdef double filter_cost(const Shape* whole) noexcept nogil:
     elif not g.staged and terms == shape.C:
         staging = tiles * panels * terms        # each reads two lines of x, not one
     if g.gathered:
-        staging += <double> shape.C * (shape.P * shape.R if g.apart else reach_h(shape, shape.P)) * gathered_row_cost(
-            shape, &g)
+        cut = g.across * g.pieces if g.straight else 1
+        staging += <double> shape.C * (shape.P * shape.R if g.apart else reach_h(shape, shape.P)) * cut * (
+            gather_cost(shape, reach_w(shape, ceil_div(shape.Q, cut)), not g.by_term))
     # A part after the first one reads its sums. Offsets of terms; storing takes a sum through memory and log2(lanes)
     # shuffles.
     return shape.G * (staging + tiles * panels * (terms * term + 150 * g.parts - 110) + pixels * vectors * 11

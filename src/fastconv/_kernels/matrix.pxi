@@ -69,17 +69,19 @@ cdef inline void stage_pixels(const Shape* shape, const MatrixStage* s, dim firs
     cdef dim pitch = count * item
     cdef dim end = first + count
     cdef dim c, seen, run
-    cdef bint masked = pitch * shape.q_step <= masked_bytes(shape) and can_mask(
-        shape, s.x, 0, reach_w(shape, shape.Q))
+    cdef Rows g
+    g.masked = pitch * shape.q_step <= masked_bytes(shape) and can_mask(shape, s.x, 0, reach_w(shape, shape.Q))
+    g.c, g.channels, g.c_pitch, g.h_step, g.rows, g.pitch = 0, shape.C, pitch, 1, 1, pitch
     # Pieces of rows, all channels of one before the next: what each does is the same for all channels.
     while first < end:
         run = min(end - first, shape.Q - q)
         seen = seen_columns(shape, run)
-        if masked:
-            gather_channels(shape, s.x, s.image, p * shape.p_step, q * shape.q_step, seen, to, pitch, end - first)
-        for c in range(0 if masked else shape.C):
-            copy_strided(to + c * pitch, image_row(shape, s.x, s.image, c, p * shape.p_step, q * shape.q_step, seen,
-                                                   s.line), run, shape.q_step, item)
+        g.h, g.first, g.count = p * shape.p_step, q * shape.q_step, seen
+        if g.masked:
+            gather_masked(shape, s.x, s.image, &g, to, end - first)
+        for c in range(0 if g.masked else shape.C):
+            copy_strided(to + c * pitch, image_row(shape, s.x, s.image, c, g.h, g.first, seen, s.line), run,
+                         shape.q_step, item)
         to += run * item
         first += run
         q = 0

@@ -443,7 +443,7 @@ cdef inline PixelStage pixel_stage(const Shape* shape, dim rows) noexcept nogil:
     g.pitch = g.columns * shape.item
     g.row_phase = g.rows * g.pitch
     g.phase = g.row_phases * g.row_phase
-    if phases_across(shape) == 2:
+    if phases_across(shape) == 2 or g.row_phases > 1:
         g.phase += VECTOR_BYTES     # which gathering may overwrite
     g.c = phases_across(shape) * g.phase
     if not g.flat:
@@ -488,17 +488,18 @@ cdef inline void fill_table(const Shape* shape, const PixelStage* g, dim* column
 cdef void stage_band(const Shape* shape, const PixelStage* g, const Image* x, const char* image,
                      const PixelBlock* block, dim first_c, dim last_c, char* stage, char* line) noexcept nogil:
     """The rows of channels first_c .. last_c-1 that a block sees."""
-    cdef dim first = block.q_first * shape.q_step
-    cdef dim count = reach_w(shape, block.q_last - block.q_first)
-    cdef dim top = block.p_first * shape.p_step
     cdef dim rows = reach_h(shape, block.p_last - block.p_first)
-    cdef dim c, phase, some
-    for c in range(first_c, last_c):
-        for phase in range(g.row_phases):
-            some = divided(rows - phase + g.row_phases - 1, g.row_phases)
-            gather_phases(shape, x, image, c, top + phase, g.row_phases, some, first, count,
-                          stage + phase * g.row_phase, g.pitch, g.phase, line)
-        stage += g.c
+    cdef dim phase
+    cdef Rows seen
+    seen.c, seen.channels, seen.c_pitch = first_c, last_c - first_c, g.c
+    seen.h_step, seen.pitch, seen.phase = g.row_phases, g.pitch, g.phase
+    seen.first = block.q_first * shape.q_step
+    seen.count = reach_w(shape, block.q_last - block.q_first)
+    seen.masked = can_mask(shape, x, seen.first, seen.count)
+    for phase in range(g.row_phases):
+        seen.h = block.p_first * shape.p_step + phase
+        seen.rows = divided(rows - phase + g.row_phases - 1, g.row_phases)
+        gather_phases(shape, x, image, &seen, stage + phase * g.row_phase, line)
 
 
 cdef void cut_rows(const Shape* shape, const PixelStage* g, const char* sums, dim sums_k, char* y, dim filters,
@@ -853,7 +854,7 @@ cdef inline double window_cost(const Shape* shape) noexcept nogil:
 
 
 cdef double pixel_cost(const Shape* shape) noexcept nogil:
-    cdef dim width, across, lanes = lanes_of(shape)
+    cdef dim across, lanes = lanes_of(shape)
     cdef bint flat = pixel_flat(shape)
     cdef double terms, filters, rows, nv, vectors, term, seen, again, staging = 0
     cdef dim staged = reach_h(shape, shape.P)
@@ -864,12 +865,7 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
     if pixel_staged(shape):
         if <double> part_channels(shape) * reach_h(shape, 1) * staged_row_bytes(shape) > STAGE_BYTES:
             return INFINITY
-        # Rows are copied, or split into phases, which is slow where there aren't two vectors of a row.
-        width = reach_w(shape, shape.Q)
-        staging = 20 + 2 * ceil_div(width, lanes)
-        if shape.q_step > 1:
-            staging = 40 + (6.0 * ceil_div(width, lanes) if shape.q_step == 2 and width >= 2 * lanes else
-                            2 * split_cost(shape) * width)
+        staging = gather_cost(shape, reach_w(shape, shape.Q), True)
         if pixel_window(shape) and shape.q_step == 1:
             # The first tile and the last, if it is zeros around x; and lanes masked at both ends of the others.
             staged = min(staged, 2 * (PIXEL_MR + WINDOW - 1))

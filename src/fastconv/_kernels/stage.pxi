@@ -273,105 +273,6 @@ cdef inline bint can_mask(const Shape* shape, const Image* x, dim first, dim cou
     return x.w == shape.item and shape.dtype != PAIRS and only_zeros_around(shape, x, first, count)
 
 
-cdef inline void gather_lanes(const Shape* shape, const Image* x, const char* image, dim image_step, dim h, dim h_step,
-                              dim rows, dim first, dim count, char* to, dim pitch, dim room, dim phase, int step,
-                              bint odd, lane* like) noexcept nogil:
-    """As gather_phases with a q_step of 1, or of 2 with one phase or an odd one too. Assumes can_mask.
-
-    From one row to the next it is h_step rows, and image_step bytes. Whole vectors are stored, up to `room` values of
-    a row: what they overwrite behind a phase, a vector at most, is written later or is nothing that is needed.
-    """
-    cdef dim item = itemsize(like)
-    cdef dim lanes = sizeof(lane) // item
-    cdef dim before = x.left - first         # columns before x, and those before or in it
-    cdef dim behind = min(before + shape.W, count)
-    cdef dim at = (count - 1) // (step * lanes)
-    cdef dim i, row
-    cdef const char* value
-    cdef char* line
-    cdef lane some[2]
-    cdef lane evens
-    cdef int f
-    image -= before * item
-    # The last columns first, as what is behind them is in the way of the next row's. Rows innermost: the masks are the
-    # same for all of them.
-    while at >= 0:
-        line = to + at * VECTOR_BYTES
-        for i in range(rows):
-            row = source_row(x, h + i * h_step)
-            value = image + i * image_step + row * x.h + at * step * VECTOR_BYTES
-            # What the next columns are in, and the next channel: of many rows no prefetcher sees that.
-            prefetch(value + 2 * LINE)
-            if image_step == 0:
-                prefetch(value + x.c)
-            for f in range(step):
-                if row < 0:
-                    some[f] = broadcast(&x.pad[0], like)
-                else:
-                    some[f] = load_lanes(value + f * VECTOR_BYTES, before - (at * step + f) * lanes,
-                                         behind - (at * step + f) * lanes, like)
-            evens = some[0]
-            if step > 1:
-                evens = even_lanes(some[0], some[1])
-            if room - at * lanes >= lanes:
-                (<lane*> line)[0] = evens
-            else:
-                store_lanes(line, room - at * lanes, evens)
-            if odd:
-                (<lane*> (line + phase))[0] = odd_lanes(some[0], some[1])
-            line += pitch
-        at -= 1
-
-
-# Functions of their own: in one, the compiler makes the loops of all slower.
-cdef void gather_narrow(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
-                        dim first, dim count, char* to, dim pitch) noexcept nogil:
-    image += c * x.c
-    if shape.item == 4:
-        gather_lanes(shape, x, image, 0, h, h_step, rows, first, count, to, pitch, ROOM, 0, 1, False, <f32v*> NULL)
-    else:
-        gather_lanes(shape, x, image, 0, h, h_step, rows, first, count, to, pitch, ROOM, 0, 1, False, <f64v*> NULL)
-
-
-cdef void gather_seconds(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
-                         dim first, dim count, char* to, dim pitch, dim phase) noexcept nogil:
-    cdef bint odd = phases_across(shape) == 2
-    image += c * x.c
-    if shape.item == 4:
-        gather_lanes(shape, x, image, 0, h, h_step, rows, first, count, to, pitch, ROOM, phase, 2, odd, <f32v*> NULL)
-    else:
-        gather_lanes(shape, x, image, 0, h, h_step, rows, first, count, to, pitch, ROOM, phase, 2, odd, <f64v*> NULL)
-
-
-cdef void gather_channels(const Shape* shape, const Image* x, const char* image, dim h, dim first, dim count, char* to,
-                          dim pitch, dim room) noexcept nogil:
-    """The same columns, or every second one of them, of a row of each channel, `pitch` bytes apart. As gather_lanes."""
-    if shape.item == 4 and shape.q_step == 1:
-        gather_lanes(shape, x, image, x.c, h, 0, shape.C, first, count, to, pitch, room, 0, 1, False, <f32v*> NULL)
-    elif shape.item == 4:
-        gather_lanes(shape, x, image, x.c, h, 0, shape.C, first, count, to, pitch, room, 0, 2, False, <f32v*> NULL)
-    elif shape.q_step == 1:
-        gather_lanes(shape, x, image, x.c, h, 0, shape.C, first, count, to, pitch, room, 0, 1, False, <f64v*> NULL)
-    else:
-        gather_lanes(shape, x, image, x.c, h, 0, shape.C, first, count, to, pitch, room, 0, 2, False, <f64v*> NULL)
-
-
-cdef void gather_wide(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
-                      dim first, dim count, char* to, dim pitch) noexcept nogil:
-    cdef dim i
-    for i in range(rows):
-        gather_row_inline(shape, x, image, c, h + i * h_step, first, count, to + i * pitch)
-
-
-cdef inline void gather_rows(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step, dim rows,
-                             dim first, dim count, char* to, dim pitch) noexcept nogil:
-    """The same columns of rows h, h + h_step, ... of a channel, `pitch` bytes apart."""
-    if count * shape.item <= MASKED_BYTES and can_mask(shape, x, first, count):
-        gather_narrow(shape, x, image, c, h, h_step, rows, first, count, to, pitch)
-    else:
-        gather_wide(shape, x, image, c, h, h_step, rows, first, count, to, pitch)
-
-
 # Phase f of a row holds columns f, f + q_step, ...: what neighbouring pixels see, side by side.
 
 cdef inline dim phases_down(const Shape* shape) noexcept nogil:
@@ -381,6 +282,115 @@ cdef inline dim phases_down(const Shape* shape) noexcept nogil:
 
 cdef inline dim phases_across(const Shape* shape) noexcept nogil:
     return min(shape.q_step, reach_w(shape, 1))
+
+
+cdef struct Rows:
+    # What is gathered of the padded image, and where it goes.
+    dim c, channels             # the first channel, and how many
+    dim h, h_step, rows         # the first row of each, from one to the next, and how many
+    dim first, count            # columns
+    bint masked                 # whether they can be
+    dim c_pitch, pitch, phase   # bytes there from one channel to the next, from one row, and from one phase
+
+
+cdef inline void gather_lanes(const Shape* shape, const Image* x, const char* image, const Rows* g, char* to, dim room,
+                              int step, bint odd, lane* like) noexcept nogil:
+    """As gather_phases with a q_step of 1, or of 2 with one phase or an odd one too. Assumes can_mask.
+
+    Whole vectors are stored, up to `room` values of a row: what they overwrite behind a phase, a vector at most, is
+    written later or is nothing that is needed.
+    """
+    cdef dim item = itemsize(like)
+    cdef dim lanes = sizeof(lane) // item
+    cdef dim before = x.left - g.first       # columns before x, and those before or in it
+    cdef dim behind = min(before + shape.W, g.count)
+    cdef dim at = (g.count - 1) // (step * lanes)
+    # What the inner loop needs: the compiler can't know that stores don't change it.
+    cdef const dim* map = x.rows
+    cdef dim x_h = x.h, x_c = x.c, pitch = g.pitch, phase = g.phase, h_step = g.h_step, rows = g.rows
+    cdef dim c, i, h, row
+    cdef const char* channel
+    cdef const char* value
+    cdef char* line
+    cdef lane zero = broadcast(&x.pad[0], like)
+    cdef lane some[2]
+    cdef lane evens
+    cdef int f
+    image += g.c * x_c - before * item
+    # The last columns first, as what is behind them is in the way of the next row's. Rows innermost: the masks are the
+    # same for all of them.
+    while at >= 0:
+        channel = image + at * step * VECTOR_BYTES
+        for c in range(g.channels):
+            line = to + c * g.c_pitch + at * VECTOR_BYTES
+            h = g.h
+            for i in range(rows):
+                row = h if map == NULL else map[h]
+                h += h_step
+                value = channel + row * x_h
+                # What the next columns are in, and the next channel: of many rows no prefetcher sees that.
+                prefetch(value + 2 * LINE)
+                if rows > 1:
+                    prefetch(value + x_c)
+                for f in range(step):
+                    if row < 0:
+                        some[f] = zero
+                    else:
+                        some[f] = load_lanes(value + f * VECTOR_BYTES, before - (at * step + f) * lanes,
+                                             behind - (at * step + f) * lanes, like)
+                evens = some[0]
+                if step > 1:
+                    evens = even_lanes(some[0], some[1])
+                if room - at * lanes >= lanes:
+                    (<lane*> line)[0] = evens
+                else:
+                    store_lanes(line, room - at * lanes, evens)
+                if odd:
+                    (<lane*> (line + phase))[0] = odd_lanes(some[0], some[1])
+                line += pitch
+            channel += x_c
+        at -= 1
+
+
+# Functions of their own: in one, the compiler makes the loops of all slower.
+cdef void gather_all(const Shape* shape, const Image* x, const char* image, const Rows* g, char* to,
+                     dim room) noexcept nogil:
+    if shape.item == 4: gather_lanes(shape, x, image, g, to, room, 1, False, <f32v*> NULL)
+    else: gather_lanes(shape, x, image, g, to, room, 1, False, <f64v*> NULL)
+
+
+cdef void gather_seconds(const Shape* shape, const Image* x, const char* image, const Rows* g, char* to,
+                         dim room) noexcept nogil:
+    if shape.item == 4: gather_lanes(shape, x, image, g, to, room, 2, False, <f32v*> NULL)
+    else: gather_lanes(shape, x, image, g, to, room, 2, False, <f64v*> NULL)
+
+
+cdef void gather_halves(const Shape* shape, const Image* x, const char* image, const Rows* g, char* to,
+                        dim room) noexcept nogil:
+    if shape.item == 4: gather_lanes(shape, x, image, g, to, room, 2, True, <f32v*> NULL)
+    else: gather_lanes(shape, x, image, g, to, room, 2, True, <f64v*> NULL)
+
+
+cdef inline void gather_masked(const Shape* shape, const Image* x, const char* image, const Rows* g, char* to,
+                               dim room) noexcept nogil:
+    if shape.q_step == 1: gather_all(shape, x, image, g, to, room)
+    elif phases_across(shape) == 1: gather_seconds(shape, x, image, g, to, room)
+    else: gather_halves(shape, x, image, g, to, room)
+
+
+cdef void gather_wide(const Shape* shape, const Image* x, const char* image, const Rows* g, char* to) noexcept nogil:
+    cdef dim c, i
+    for c in range(g.channels):
+        for i in range(g.rows):
+            gather_row_inline(shape, x, image, g.c + c, g.h + i * g.h_step, g.first, g.count,
+                              to + c * g.c_pitch + i * g.pitch)
+
+
+cdef inline void gather_rows(const Shape* shape, const Image* x, const char* image, const Rows* g,
+                             char* to) noexcept nogil:
+    """Rows as they stand, whatever the stride."""
+    if g.masked and g.count * shape.item <= MASKED_BYTES: gather_all(shape, x, image, g, to, ROOM)
+    else: gather_wide(shape, x, image, g, to)
 
 
 cdef inline dim divided(dim a, dim b) noexcept nogil:
@@ -415,20 +425,33 @@ cdef inline dim masked_bytes(const Shape* shape) noexcept nogil:
     return shape.q_step * MASKED_BYTES
 
 
-cdef inline void gather_phases(const Shape* shape, const Image* x, const char* image, dim c, dim h, dim h_step,
-                               dim rows, dim first, dim count, char* to, dim pitch, dim phase,
+cdef inline double gather_cost(const Shape* shape, dim count, bint split) noexcept nogil:
+    """Cycles that so many columns of a row take: with masks; or copied, and split into phases, by vectors or values."""
+    cdef double vectors = ceil_div(count * shape.item, VECTOR_BYTES)
+    if count * shape.item <= masked_bytes(shape):
+        return 2 + 2 * vectors
+    if shape.q_step == 1 or not split:
+        return 20 + 2 * vectors
+    if shape.q_step == 2 and phases_across(shape) == 2 and vectors >= 2:
+        return 30 + 5 * vectors
+    return 30 + 1.5 * split_cost(shape) * count
+
+
+cdef inline void gather_phases(const Shape* shape, const Image* x, const char* image, const Rows* g, char* to,
                                char* line) noexcept nogil:
-    """As gather_rows, each row by its phases, which are `phase` bytes apart; `line` has room for what is gathered."""
-    cdef dim i
+    """Rows by their phases; `line` has room for what is gathered of one."""
+    cdef dim c, i
     if shape.q_step == 1:
-        gather_rows(shape, x, image, c, h, h_step, rows, first, count, to, pitch)
+        gather_rows(shape, x, image, g, to)
         return
-    if count * shape.item <= masked_bytes(shape) and can_mask(shape, x, first, count):
-        gather_seconds(shape, x, image, c, h, h_step, rows, first, count, to, pitch, phase)
+    if g.masked and g.count * shape.item <= masked_bytes(shape):
+        gather_masked(shape, x, image, g, to, ROOM)
         return
-    for i in range(rows):
-        split_row(to + i * pitch, phase, image_row(shape, x, image, c, h + i * h_step, first, count, line), count,
-                  shape.q_step, phases_across(shape), shape.item)
+    for c in range(g.channels):
+        for i in range(g.rows):
+            split_row(to + c * g.c_pitch + i * g.pitch, g.phase,
+                      image_row(shape, x, image, g.c + c, g.h + i * g.h_step, g.first, g.count, line), g.count,
+                      shape.q_step, phases_across(shape), shape.item)
 
 
 cdef inline const char* row_in_x(const Image* x, const char* image, dim c, dim h, dim first) noexcept nogil:
