@@ -40,7 +40,7 @@ cdef struct FilterGrid:
     bint gathered               # rows of a channel are put together before they are cut into tiles
     bint apart                  # those that each row of a filter sees, one after the other,
     bint wide                   # and the columns that each of its values sees: with dilation there is much between
-    bint straight               # where x allows it they go to their tiles as they are gathered, and aren't cut
+    bint straight               # where x allows it they go to their tiles as they are gathered, and aren't cut then
     dim unit                    # terms that are staged together: those of a channel if shared, or of a filter's row
     dim rows, columns           # of y in the largest block
     dim bands, pieces           # blocks down and across y
@@ -332,7 +332,7 @@ cdef FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
     cdef FilterGrid g
     cdef dim terms = shape.C * shape.R * shape.S
     cdef dim most, seen, sets, small, block = BLOCK_PIXELS
-    cdef bint must
+    cdef bint must, narrow
     # Blocks: whole rows, or pieces of one; some for each worker. Where all filters' sums wait for more of the
     # reduction, less of y: to stage rows anew for another set of panels takes longer than to read weights anew for
     # other rows, but not than to pack them anew.
@@ -362,21 +362,20 @@ cdef FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
     # Parts of the reduction: whole channels or rows of filters where they can be staged, or else any terms.
     must = shape.gathered or shape.q_step > 1
     g.gathered = shape.gathered or shape.q_step > 1 and not g.by_term
-    g.shared = reach_h(shape, g.rows) < g.rows * shape.R and shape.R * shape.S <= FILTER_KC
+    g.shared = reach_h(shape, g.rows) <= g.rows * shape.R and shape.R * shape.S <= FILTER_KC
     g.shared = g.shared and unit_bytes(shape, &g) <= STAGE_BYTES
     g.wide = shape.gathered and reach_w(shape, g.columns) > shape.S * seen_columns(shape, g.columns)
     g.apart = g.gathered and not g.shared and (g.wide or reach_h(shape, g.rows) > g.rows * shape.R)
-    # Several tiles across are worth it with a stride: else a row is gathered at once, and copied, in less time.
-    g.straight = g.gathered and not g.by_term and (g.shared or g.apart) and (
-        g.across == 1 or shape.q_step > 1 and reach_w(shape, g.m) * shape.item <= masked_bytes(shape))
     g.unit = shape.R * shape.S if g.shared else shape.S
     small = SMALL_ROW if terms == shape.C and shape.P == 1 and filter_panels(shape) <= FEW_PANELS else SMALL_IMAGE
     g.staged = must or (shape.C * shape.H * shape.W * shape.item > small and g.unit <= FILTER_KC
                         and unit_bytes(shape, &g) <= STAGE_BYTES)
-    # Short rows are copied fastest as those are gathered that are padded.
-    if g.staged and g.shared and g.across == 1 and shape.q_step == 1 and not g.by_term and (
-            reach_w(shape, g.columns) * shape.item <= masked_bytes(shape)):
-        g.gathered = g.straight = True
+    # A row that goes to its tiles straight from x is read for each of them, a vector or two at a time. That takes less
+    # than to put it together and cut it, but where there is one row a channel, and the next one is far away.
+    narrow = VECTOR_BYTES >= 32 and reach_w(shape, g.m) * shape.item <= masked_bytes(shape)
+    g.straight = g.staged and not g.by_term and (g.shared or g.apart) and (
+        narrow and (g.across == 1 or g.rows > 1 or shape.q_step > 1) or g.gathered and g.across == 1)
+    g.gathered = g.gathered or g.straight
     most = FILTER_KC
     if g.staged:
         most = max(1, min(FILTER_KC // g.unit, STAGE_BYTES // unit_bytes(shape, &g))) * g.unit
