@@ -503,6 +503,11 @@ cdef struct FilterBlock:
     dim phase                   # of which one phase is so many bytes from the next
 
 
+cdef enum:
+    BY_TERM = 0                 # ways to cut rows
+    IN_A_VECTOR = -1
+
+
 cdef inline Rows seen_rows(const Shape* shape, const FilterBlock* b, const Image* x, dim c, dim r) noexcept nogil:
     """What the block sees of a channel of x; or if `apart`, its row r of the filters."""
     cdef Rows g
@@ -546,7 +551,10 @@ cdef void stage_straight(const Shape* shape, const FilterBlock* b, const Image* 
 
 cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Image* x, dim first, dim count,
                             int piece) noexcept nogil:
-    """Units first .. first+count-1 of the reduction for all tiles; `piece` bytes at a time, or 0 by term."""
+    """Units first .. first+count-1 of the reduction for all tiles; `piece` bytes at a time, or BY_TERM, or IN_A_VECTOR.
+
+    A vector overwrites what is written after it, or is nothing that is needed.
+    """
     cdef dim item = shape.item
     cdef dim c = first if b.shared else first // shape.R
     cdef dim r = 0 if b.shared else first - c * shape.R
@@ -574,7 +582,7 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
             if b.wide:
                 g.count = seen_columns(shape, b.columns)
         for column in range(shape.S if b.wide else 1):
-            if b.gathered and piece == 0 and (i == 0 or r == 0 or b.apart):
+            if b.gathered and piece == BY_TERM and (i == 0 or r == 0 or b.apart):
                 gather_rows(shape, x, b.image, &g, b.channel)
                 g.first += shape.s_step
             elif b.gathered and (i == 0 or r == 0 or b.apart):
@@ -584,11 +592,14 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
                 value = channel + p * p_pitch + r * r_pitch
                 for tile in range(across):
                     bytes = m_bytes + item if tile < longer else m_bytes
-                    if piece == 0:
+                    if piece == BY_TERM:
                         for s in range(at_once):
                             copy_strided(to + s * b.spread * item, value + s * shape.s_step * item,
                                          values_in(bytes, item), q_step, item)
                         value += bytes * q_step
+                    elif piece == IN_A_VECTOR:
+                        (<f32v*> to)[0] = load_lanes(value, 0, values_in(bytes + more, 4), <f32v*> NULL)
+                        value += bytes
                     else:
                         copy_row(to, value, bytes + more, piece)
                         for f in range(1, phases):
@@ -606,7 +617,9 @@ cdef void stage_any(const Shape* shape, const FilterBlock* b, const Image* x, di
     cdef dim least = phase_columns(shape, b.cut.m) * shape.item
     if b.straight and (b.cut.count == 1 or can_mask(shape, x, b.q * shape.q_step, reach_w(shape, b.columns))):
         stage_straight(shape, b, x, first, count)
-    elif b.spread: stage_part(shape, b, x, first, count, 0)
+    elif b.spread: stage_part(shape, b, x, first, count, BY_TERM)
+    elif VECTOR_BYTES >= 32 and phases_across(shape) == 1 and least + shape.item <= VECTOR_BYTES:
+        stage_part(shape, b, x, first, count, IN_A_VECTOR)
     elif least >= 64: stage_part(shape, b, x, first, count, 64)
     elif least >= 32: stage_part(shape, b, x, first, count, 32)
     elif least >= 16: stage_part(shape, b, x, first, count, 16)
@@ -881,7 +894,7 @@ cdef double filter_cost(const Shape* whole) noexcept nogil:
     if g.staged and not g.straight:
         staging = <double> shape.C * g.bands * g.across * g.pieces * (
             reach_h(shape, g.rows) if g.shared else g.rows * shape.R) * (
-            1.5 * g.m * shape.S if g.by_term else 8.0 + 3.0 * ceil_div(g.pitch, VECTOR_BYTES))
+            1.5 * g.m * shape.S if g.by_term else 4.0 + 3.0 * ceil_div(g.pitch, VECTOR_BYTES))
     elif not g.staged and terms == shape.C:
         staging = tiles * panels * terms        # each reads two lines of x, not one
     if g.gathered:
@@ -890,5 +903,5 @@ cdef double filter_cost(const Shape* whole) noexcept nogil:
             gather_cost(shape, reach_w(shape, ceil_div(shape.Q, cut)), not g.by_term))
     # A part after the first one reads its sums. Offsets of terms; storing takes a sum through memory and log2(lanes)
     # shuffles.
-    return shape.G * (staging + tiles * panels * (terms * term + 150 * g.parts - 110) + pixels * vectors * 11
+    return shape.G * (staging + tiles * panels * (terms * term + 60 * g.parts - 20) + pixels * vectors * 11
                       + terms * (2 + panels * 2))
