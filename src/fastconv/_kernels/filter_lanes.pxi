@@ -508,10 +508,11 @@ cdef enum:
     IN_A_VECTOR = -1
 
 
-cdef inline Rows seen_rows(const Shape* shape, const FilterBlock* b, const Image* x, dim c, dim r) noexcept nogil:
+cdef inline Rows seen_rows(const Shape* shape, const FilterBlock* b, const Image* x, dim c, dim r, dim pitch,
+                           dim phase) noexcept nogil:
     """What the block sees of a channel of x; or if `apart`, its row r of the filters."""
     cdef Rows g
-    g.c, g.channels = c, 1
+    g.c, g.channels, g.c_pitch, g.pitch, g.phase = c, 1, 0, pitch, phase
     g.h, g.h_step, g.rows = b.p * shape.p_step, 1, reach_h(shape, b.rows)
     if b.apart:
         g.h, g.h_step, g.rows = g.h + r * shape.r_step, shape.p_step, b.rows
@@ -526,12 +527,11 @@ cdef void stage_straight(const Shape* shape, const FilterBlock* b, const Image* 
     """As stage_part, without rows that are put together before they are cut."""
     cdef dim c = first if b.shared else first // shape.R
     cdef dim r = 0 if b.shared else first - c * shape.R
-    cdef Rows g = seen_rows(shape, b, x, c, r)
+    cdef Rows g = seen_rows(shape, b, x, c, r, b.row_step, b.phase)
     cdef dim i, tile, columns, left = g.first
     cdef char* to
-    g.c_pitch, g.pitch, g.phase = b.unit_step, b.row_step, b.phase
     if b.shared:
-        g.channels, count = count, 1
+        g.channels, g.c_pitch, count = count, b.unit_step, 1
     for i in range(count):
         to = b.stage + i * b.unit_step
         g.first = left
@@ -576,8 +576,7 @@ cdef inline void stage_part(const Shape* shape, const FilterBlock* b, const Imag
     cdef Rows g
     for i in range(count):
         if b.gathered and (i == 0 or r == 0 or b.apart):
-            g = seen_rows(shape, b, x, c, r)
-            g.pitch, g.phase = row, phase
+            g = seen_rows(shape, b, x, c, r, row, phase)
             channel = b.channel
             if b.wide:
                 g.count = seen_columns(shape, b.columns)

@@ -295,8 +295,8 @@ cdef void pixel_tile_any(const PixelTile* g, const char* x, vec* y, int km, int 
 
 
 cdef inline void stream_tile(const PixelTile* g, const char* x, const char* w, vec* y, dim vectors, int km, int cm,
-                             bint first) noexcept nogil:
-    """cm channels into a row of y of each of km filters of 1 x 1; the first channels begin at the biases."""
+                             bint more) noexcept nogil:
+    """cm channels into a row of y of each of km filters of 1 x 1. `more` as in pixel_tile."""
     cdef vec scalars[STREAM_KM * STREAM_CM]
     cdef vec acc[STREAM_KM]
     cdef vec b
@@ -306,7 +306,7 @@ cdef inline void stream_tile(const PixelTile* g, const char* x, const char* w, v
             scalars[c * km + k] = broadcast(w + (c * km + k) * itemsize(y), y)
     while True:
         for k in range(km):
-            acc[k] = (<const vec*> (g.bias + k * VECTOR_BYTES))[0] if first else (<vec*> (<char*> y + k * g.y_k))[0]
+            acc[k] = (<vec*> (<char*> y + k * g.y_k))[0] if more else (<const vec*> (g.bias + k * VECTOR_BYTES))[0]
         for c in range(cm):
             prefetch(x + c * g.x_c + g.ahead)
             b = (<const vec*> (x + c * g.x_c))[0]
@@ -321,10 +321,10 @@ cdef inline void stream_tile(const PixelTile* g, const char* x, const char* w, v
 
 
 cdef inline void stream_tile_km(const PixelTile* g, const char* x, const char* w, vec* y, dim vectors, int km, int cm,
-                                bint first) noexcept nogil:
-    if km == 1: stream_tile(g, x, w, y, vectors, 1, cm, first)
-    elif km == 2: stream_tile(g, x, w, y, vectors, 2, cm, first)
-    else: stream_tile(g, x, w, y, vectors, 3, cm, first)
+                                bint more) noexcept nogil:
+    if km == 1: stream_tile(g, x, w, y, vectors, 1, cm, more)
+    elif km == 2: stream_tile(g, x, w, y, vectors, 2, cm, more)
+    else: stream_tile(g, x, w, y, vectors, 3, cm, more)
 
 
 cdef void stream_tiles(const PixelTile* g, const char* x, vec* y, int km, dim vectors) noexcept nogil:
@@ -335,9 +335,9 @@ cdef void stream_tiles(const PixelTile* g, const char* x, vec* y, int km, dim ve
     while c < g.C:
         cm = STREAM_CM if g.C - c >= STREAM_CM else 1
         if cm == STREAM_CM:
-            stream_tile_km(g, x, w, y, vectors, km, STREAM_CM, c == 0)
+            stream_tile_km(g, x, w, y, vectors, km, STREAM_CM, c > 0)
         else:
-            stream_tile_km(g, x, w, y, vectors, km, 1, c == 0)
+            stream_tile_km(g, x, w, y, vectors, km, 1, c > 0)
         x += cm * g.x_c
         w += cm * km * itemsize(y)
         c += cm

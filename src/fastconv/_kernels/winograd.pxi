@@ -762,7 +762,9 @@ cdef void open_block(const Shape* shape, const WinogradGrid* g, const Image* x, 
     cdef dim lanes = lanes_of(shape)
     cdef dim band = place.block // g.pieces
     cdef dim piece = place.block - band * g.pieces
-    cdef dim i, group, pitch, first
+    cdef Tiles groups
+    cdef dim* at
+    cdef dim i, group, pitch
     b.x = x
     b.image = x.data + place.n * x.n + place.group * shape.C * x.c
     b.row = split(g.down, g.bands, band)
@@ -808,10 +810,12 @@ cdef void open_block(const Shape* shape, const WinogradGrid* g, const Image* x, 
     pitch = group_tiles(b.tiles) * VECTOR_BYTES
     for i in range(g.terms):
         b.off[i] = i // lanes * pitch + i % lanes * item
-    for group in range(tile_groups(b.tiles)):
-        first = split(b.tiles, tile_groups(b.tiles), group)
-        for i in range(first, split(b.tiles, tile_groups(b.tiles), group + 1)):
-            b.at[i] = group * vectors_of(shape, g.terms) * pitch + (i - first) * VECTOR_BYTES
+    groups = cut_pixels(b.tiles)
+    at = b.at
+    for group in range(groups.count):
+        for i in range(groups.m + (group < groups.longer)):
+            at[0] = group * vectors_of(shape, g.terms) * pitch + i * VECTOR_BYTES
+            at += 1
 
 
 cdef inline dim units_of(const Shape* shape, const WinogradGrid* g, const WinogradBlock* b) noexcept nogil:
