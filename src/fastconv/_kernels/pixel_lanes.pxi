@@ -870,7 +870,7 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
             # The first tile and the last, if it is zeros around x; and lanes masked at both ends of the others.
             staged = min(staged, 2 * (PIXEL_MR + WINDOW - 1))
             staging += 80.0 * shape.P / (PIXEL_MR * staged)
-        staging *= <double> shape.C * staged
+        staging = 250 + staging * shape.C * staged     # of tiny images what comes before the first row is most of it
     rows = filters / pixel_panels(shape) * pixel_rows(shape)
     across = ceil_div(shape.Q, lanes)
     nv = min(PIXEL_NV, shape.Q // lanes)
