@@ -16,6 +16,7 @@ cdef enum:
     ISSUE = 2               # multiply-adds in a cycle, and the cycles until one can be added to
     LATENCY = 4
     FILTER_KC = 1152        # terms of the reduction in a part: 144 KiB of a panel's weights
+    PLACE_KC = 1152         # and of rows of x that few panels read where they lie
     MOST_GROUP_SUMS = 28    # of the tile with groups in its lanes, of at most GROUP_KM filters of each
     GROUP_KM = 4
     FAR_TILES = 28          # of Winograd's method, that weights from beyond a second-level cache meet at a time,

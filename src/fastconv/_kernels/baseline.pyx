@@ -16,6 +16,7 @@ cdef enum:
     ISSUE = 1               # multiply-adds in a cycle, and the cycles until one can be added to
     LATENCY = 8
     FILTER_KC = 512         # terms of the reduction in a part: 16 KiB of a panel's weights
+    PLACE_KC = 128          # and of rows of x that few panels read where they lie, each in lines of its own
     MOST_GROUP_SUMS = 12    # of the tile with groups in its lanes, of at most GROUP_KM filters of each
     GROUP_KM = 2
     FAR_TILES = 56          # of Winograd's method, that weights from beyond a second-level cache meet at a time,

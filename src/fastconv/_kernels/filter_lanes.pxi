@@ -11,8 +11,8 @@
 # other share, or for each tile [c][r][m + ...], where a part of the reduction isn't of whole channels, or rows would be
 # copied that none sees. Short rows, and those that few panels read, aren't cut: m is all columns then, and tiles across
 # share them too. With a stride, where neighbouring pixels see values that lie apart, m + ... is that for each phase of
-# a row; with wide dilation it is [s][m]. A small image is read where it stands. Tiles can't tell: they are handed a
-# table of offsets.
+# a row; with wide dilation it is [s][m]. A small image is read where it stands, and so is one that few filters of 1 x 1
+# read. Tiles can't tell: they are handed a table of offsets.
 #
 # Tiles write pixel by pixel into sums, which are transposed into y when they are complete.
 #
@@ -24,8 +24,8 @@ cdef enum:
     BLOCK_PIXELS = 400          # pixels of y in a block, about, and fewest of those that workers share
     LEAST_PIXELS = 100
     SMALL_IMAGE = 16 * 1024     # bytes that stay in the first-level cache wherever they lie
-    FEW_PANELS = 6              # so many panels of filters of 1 x 1 lose less by reading one row where it stands than
-    SMALL_ROW = 256 * 1024      # copying it takes, if it has no more bytes
+    FEW_PANELS = 6              # so many panels of filters of 1 x 1 lose less by reading one row where it stands, in
+    NEAR_ROWS = 192 * 1024      # parts of the reduction that are no further apart, than copying it takes
     WHOLE_BYTES = 512           # of a staged row that isn't cut for tiles, times the panels that read it
     SCALARS_AHEAD = 1024        # bytes that the scalars of a product are asked for ahead
     LATE_BYTES = 128 * 1024     # packed weights that stay in a cache from when they are packed
@@ -331,8 +331,8 @@ cdef inline dim unit_bytes(const Shape* shape, const FilterGrid* g) noexcept nog
 cdef FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
     cdef FilterGrid g
     cdef dim terms = shape.C * shape.R * shape.S
-    cdef dim most, seen, sets, small, block = BLOCK_PIXELS
-    cdef bint must, narrow
+    cdef dim most, seen, sets, block = BLOCK_PIXELS
+    cdef bint must, narrow, few
     # Blocks: whole rows, or pieces of one; some for each worker. Where all filters' sums wait for more of the
     # reduction, less of y: to stage rows anew for another set of panels takes longer than to read weights anew for
     # other rows, but not than to pack them anew.
@@ -367,9 +367,9 @@ cdef FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
     g.wide = shape.gathered and reach_w(shape, g.columns) > shape.S * seen_columns(shape, g.columns)
     g.apart = g.gathered and not g.shared and (g.wide or reach_h(shape, g.rows) > g.rows * shape.R)
     g.unit = shape.R * shape.S if g.shared else shape.S
-    small = SMALL_ROW if terms == shape.C and shape.P == 1 and filter_panels(shape) <= FEW_PANELS else SMALL_IMAGE
-    g.staged = must or (shape.C * shape.H * shape.W * shape.item > small and g.unit <= FILTER_KC
-                        and unit_bytes(shape, &g) <= STAGE_BYTES)
+    few = terms == shape.C and shape.P == 1 and filter_panels(shape) <= FEW_PANELS
+    g.staged = must or (shape.C * shape.H * shape.W * shape.item > SMALL_IMAGE and g.unit <= FILTER_KC
+                        and unit_bytes(shape, &g) <= STAGE_BYTES and not few)
     # A row that goes to its tiles straight from x is read for each of them, a vector or two at a time. That takes less
     # than to put it together and cut it, but where there is one row a channel, and the next one is far away.
     narrow = VECTOR_BYTES >= 32 and reach_w(shape, g.m) * shape.item <= masked_bytes(shape)
@@ -379,6 +379,9 @@ cdef FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
     most = FILTER_KC
     if g.staged:
         most = max(1, min(FILTER_KC // g.unit, STAGE_BYTES // unit_bytes(shape, &g))) * g.unit
+    elif few:
+        # What a tile reads of x and of weights stays in the first-level cache for the next one, and the pages known.
+        most = max(PLACE_KC // 2, min(PLACE_KC, NEAR_ROWS // (shape.H * shape.W * shape.item)))
     g.terms, g.parts = terms, 1
     if terms > most:
         g.parts = ceil_div(terms, most)
@@ -895,7 +898,7 @@ cdef double filter_cost(const Shape* whole) noexcept nogil:
             reach_h(shape, g.rows) if g.shared else g.rows * shape.R) * (
             1.5 * g.m * shape.S if g.by_term else 4.0 + 3.0 * ceil_div(g.pitch, VECTOR_BYTES))
     elif not g.staged and terms == shape.C:
-        staging = tiles * panels * terms        # each reads two lines of x, not one
+        staging = tiles * terms     # the first panel has lines of x fetched
     if g.gathered:
         cut = g.across * g.pieces if g.straight else 1
         staging += <double> shape.C * (shape.P * shape.R if g.apart else reach_h(shape, shape.P)) * cut * (
