@@ -54,14 +54,14 @@ cdef struct FilterSweep:
     # One sweep of tiles over a block, with one part of the reduction.
     const dim* off              # where each term stands, in bytes from a tile's first
     dim terms
-    dim tiles                   # of one row and the same size, one after the other,
+    dim tiles                   # of one row and the same size, one after the other; of a product, of other filters
     dim x_tile, t_tile          # and from one to the next so many bytes of x, and pixels of the sums
     dim row                     # bytes from one row of a tile to the next
     dim init_step               # vectors from one pixel's first values to the next's: 0 where all begin at the bias
     dim t_step                  # bytes from one pixel's sums to the next's
     dim row_step                # pixels from one row of a tile to the next, in sums
     const char* ahead           # what the next tiles will want is asked for, a line a term: from here on, in steps
-    dim ahead_step
+    dim ahead_step              # of a product, a tile
     # Of matrix.pxi:
     dim term                    # bytes from one term to the next, instead of off
     const dim* lines            # what is asked for, at distances from `ahead`, and from the results; NULL: nothing
@@ -87,8 +87,8 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
                              int nv, dim step, bint product, bint copies, bint halves) noexcept nogil:
     """t[u][i][v] = init[u][i][v] + the sum over g.terms terms of the reduction; and if um is 1, so for g.tiles tiles.
 
-    Pixels of a row are `step` bytes apart in x. `product` is one tile of matrix.pxi, where each i begins with a value
-    for all lanes, and `copies` one whose vectors aren't staged yet. With `halves` the sum is of two chains, and so
+    Pixels of a row are `step` bytes apart in x. `product` is a tile of matrix.pxi, where each i begins with a value for
+    all lanes, and `copies` one, alone, whose vectors aren't staged yet. With `halves` the sum is of two chains, and so
     rounds half as much at worst: each begins at 0, pixels' sums follow each other, and there are two terms at least.
     """
     cdef vec acc[MR * NV]
@@ -169,12 +169,16 @@ cdef inline void filter_tile(const FilterSweep* g, const char* x, const vec* w, 
             end = terms
             continue
         tiles -= 1
-        if product or um > 1 or tiles == 0: break
+        if um > 1 or product and copies or tiles == 0: break
         r = 0
         end = terms // 2 if halves else terms
         w = first
-        x += g.x_tile
-        init += g.t_tile * g.init_step
+        if product:                             # x has arrived at the weights that follow
+            init = <const vec*> (<const char*> init + m * item)
+            ahead += g.ahead_step
+        else:
+            x += g.x_tile
+            init += g.t_tile * g.init_step
         t = <vec*> (<char*> t + g.t_tile * g.t_step)
 
 
@@ -271,13 +275,13 @@ cdef inline int rows_at_once(dim left, dim m) noexcept nogil:
 
 
 cdef struct Tiles:
-    # Pixels that follow each other, cut into pieces of nearly equal size.
+    # Pixels that follow each other, or filters of a product, cut into pieces of nearly equal size.
     dim count
     dim m                       # pixels of each; the first `longer` have one more
     dim longer
 
 
-cdef inline Tiles cut_pixels(dim pixels) noexcept nogil:
+cdef inline Tiles cut_tiles(dim pixels) noexcept nogil:
     """Into as few tiles as there can be."""
     cdef Tiles cut
     cut.count = ceil_div(pixels, MR)
@@ -286,9 +290,19 @@ cdef inline Tiles cut_pixels(dim pixels) noexcept nogil:
     return cut
 
 
+cdef inline dim tile_begin(const Tiles* cut, dim tile) noexcept nogil:
+    """Its first pixel."""
+    return tile * cut.m + min(tile, cut.longer)
+
+
+cdef inline dim tiles_alike(const Tiles* cut, dim tile) noexcept nogil:
+    """From this one on, those that are as long."""
+    return (cut.longer if tile < cut.longer else cut.count) - tile
+
+
 cdef inline dim count_tiles(dim rows, dim columns) noexcept nogil:
     """Of a block."""
-    cdef Tiles cut = cut_pixels(columns)
+    cdef Tiles cut = cut_tiles(columns)
     return cut.longer * ceil_div(rows, most_rows(cut.m + 1)) + (cut.count - cut.longer) * ceil_div(
         rows, most_rows(cut.m))
 
@@ -350,7 +364,7 @@ cdef FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
     if g.bands > 1 or g.pieces > 1:
         g.columns = ceil_div(shape.Q, g.pieces)
         g.rows = ceil_div(shape.P, g.bands)
-    g.across = cut_pixels(g.columns).count
+    g.across = cut_tiles(g.columns).count
     g.m = MR if g.pieces > 1 else ceil_div(g.columns, g.across)     # a piece with a column less may have wider tiles
     # To cut rows takes time once; that values aren't close together takes a little of it for each panel.
     seen = phases_across(shape) * phase_columns(shape, g.columns) * shape.item
@@ -650,7 +664,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     cdef FilterBlock b
     cdef FilterSweep g
     cdef Tiles cut
-    cdef dim part, panel, tile, term, row, column, pixel, units, ahead, turn, s_step
+    cdef dim part, panel, tile, run, step, term, row, column, pixel, units, ahead, turn, s_step
     cdef dim panel_step = panel_bytes(shape)
     cdef int m, um, nv
     b.stage = workspace + sum_bytes(grid)
@@ -663,7 +677,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     b.q = split(shape.Q, grid.pieces, piece)
     b.columns = split(shape.Q, grid.pieces, piece + 1) - b.q
     b.image = x.data + place.n * x.n + place.group * shape.C * x.c
-    b.cut = cut = cut_pixels(b.columns)
+    b.cut = cut = cut_tiles(b.columns)
     if grid.across == 1:
         b.cut.count, b.cut.m, b.cut.longer = 1, b.columns, 0
     b.shared, b.gathered, b.apart, b.wide = grid.shared, grid.gathered, grid.apart, grid.wide
@@ -671,7 +685,7 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
     b.staged_rows = staged_rows(shape, grid, b.rows)
     b.spread = grid.m if grid.by_term else 0
     g.off = off
-    g.row_step = g.t_tile = b.columns
+    g.row_step = b.columns
     y += place.n * result_bytes(shape) + (b.p * shape.Q + b.q) * y_pixel
     y += (place.group * shape.K + place.first * width) * y_k
     # Bytes of the weights that follow that each term asks for, so that all tiles together ask for all of them.
@@ -709,7 +723,6 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
             filter_offsets(shape, x.c, shape.r_step * x.h, shape.s_step * item, 0, 0, term, g.terms, off)
             g.row = shape.p_step * x.h
             a = b.image + b.p * g.row + b.q * item
-        g.x_tile = g.row
         # Loop 2: panels of filters.
         for panel in range(place.first, place.last):
             nv = <int> panel_vectors(shape, panel)
@@ -737,21 +750,28 @@ cdef inline void filter_block(const Shape* shape, const FilterGrid* grid, const 
             if part > 0:
                 init = t
                 g.init_step = nv
-            # Loop 1: tiles, those below each other first, which share rows of x.
+            # Loop 1: tiles, those below each other first, which share rows of x. As many as can be in a call.
             tile_a = a
-            column = 0
-            for tile in range(cut.count):
+            column = tile = 0
+            while tile < cut.count:
                 m = <int> (cut.m + (tile < cut.longer))
+                step = b.tile_step if grid.staged and b.cut.count > 1 else m * item
+                if b.rows == 1:
+                    run = tiles_alike(&cut, tile)
+                    g.tiles, g.x_tile, g.t_tile = run, step, m
+                else:
+                    run = 1
+                    g.tiles, g.x_tile, g.t_tile = b.rows if most_rows(m) == 1 else 1, g.row, b.columns
                 row = 0
                 while row < b.rows:
                     um = rows_at_once(b.rows - row, m)
-                    g.tiles = b.rows if most_rows(m) == 1 else 1
                     pixel = row * b.columns + column
                     filter_tile_any(&g, tile_a + row * g.row, w, init + pixel * g.init_step, t + pixel * nv, um, m, nv)
                     g.ahead += g.tiles * g.ahead_step * g.terms
                     row += g.tiles * um
-                tile_a += b.tile_step if grid.staged and b.cut.count > 1 else m * item
-                column += m
+                tile += run
+                tile_a += run * step
+                column += run * m
             if part == grid.parts - 1:
                 filter_store(shape, <const char*> t, nv, b.rows * b.columns,
                              min(width, shape.K - panel * width), y + (panel - place.first) * width * y_k, y_pixel, y_k)
@@ -905,5 +925,5 @@ cdef double filter_cost(const Shape* whole) noexcept nogil:
             gather_cost(shape, reach_w(shape, ceil_div(shape.Q, cut)), not g.by_term))
     # A part after the first one reads its sums. Offsets of terms; storing takes a sum through memory and log2(lanes)
     # shuffles.
-    return shape.G * (staging + tiles * panels * (terms * term + 60 * g.parts - 20) + pixels * vectors * 11
+    return shape.G * (staging + tiles * panels * (terms * term + 50 * g.parts - 20) + pixels * vectors * 5
                       + terms * (2 + panels * 2))

@@ -23,6 +23,7 @@ cdef enum:
 
 cdef struct GroupTile:
     dim C, R, S
+    dim rows, Q             # of y
     dim x_c, x_r, x_s       # byte strides of x, from one value of a filter to the next
     dim x_j, x_p            # and from one pixel of the tile to the next, and one row of y
     dim w_k, w_s            # and of w, from one filter to the next, and one value: where its vectors lie apart
@@ -38,48 +39,67 @@ cdef struct GroupGrid:
 
 cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, const vec* init, vec* sums, int m,
                             int km, bint apart=False) noexcept nogil:
-    """sums[j][k] = init[k] + the sum over c, r, s. Weights are read in order, or `apart`."""
+    """sums[j][k] = init[k] + the sum over c, r, s, of rows of pixels, m at a time. The last tile of a row moves left.
+
+    Weights are read in order. Or `apart`: then it is one tile.
+    """
     cdef vec acc[MOST_GROUP_SUMS]
     cdef vec b[MOST_KM]
     cdef vec a
+    cdef const char* channel
+    cdef const char* taken
     cdef const char* line
     cdef const char* row
-    cdef dim c, r, s
+    cdef vec* to
+    cdef dim c, r, s, q, rows = g.rows
     cdef int j, k
-    for j in range(m):
-        for k in range(km):
-            acc[j * km + k] = init[k]
-    # Each loop runs once at least. Were that left open, the compiler would take the sums through memory.
-    c = g.C
     while True:
-        line = x
-        r = g.R
+        q = 0
         while True:
-            row = line
-            s = g.S
-            while True:
+            for j in range(m):
                 for k in range(km):
-                    b[k] = (<const vec*> (w + k * g.w_k if apart else w + k * VECTOR_BYTES))[0]
-                w += g.w_s if apart else km * VECTOR_BYTES
-                for j in range(m):
-                    a = (<const vec*> (row + j * g.x_j))[0]
-                    if km > 1: read_once(a)
-                    for k in range(km):
-                        acc[j * km + k] = multiply_add(acc[j * km + k], a, b[k])
-                row += g.x_s
-                s -= 1
-                if s == 0: break
-            line += g.x_r
-            r -= 1
-            if r == 0: break
-        x += g.x_c
-        c -= 1
-        if c == 0: break
-    # One by one: taken for a copy of the array, acc would live in memory.
-    for j in range(m):
-        for k in range(km):
-            sums[0] = acc[j * km + k]
-            sums = <vec*> in_register(<const char*> (sums + 1))
+                    acc[j * km + k] = init[k]
+            # Each loop runs once at least. Were that left open, the compiler would take the sums through memory.
+            c = g.C
+            channel = x + q * g.x_j
+            taken = w
+            to = sums + q * km
+            while True:
+                line = channel
+                r = g.R
+                while True:
+                    row = line
+                    s = g.S
+                    while True:
+                        for k in range(km):
+                            b[k] = (<const vec*> (taken + k * g.w_k if apart else taken + k * VECTOR_BYTES))[0]
+                        taken += g.w_s if apart else km * VECTOR_BYTES
+                        for j in range(m):
+                            a = (<const vec*> (row + j * g.x_j))[0]
+                            if km > 1: read_once(a)
+                            for k in range(km):
+                                acc[j * km + k] = multiply_add(acc[j * km + k], a, b[k])
+                        row += g.x_s
+                        s -= 1
+                        if s == 0: break
+                    line += g.x_r
+                    r -= 1
+                    if r == 0: break
+                channel += g.x_c
+                c -= 1
+                if c == 0: break
+            # One by one: taken for a copy of the array, acc would live in memory.
+            for j in range(m):
+                for k in range(km):
+                    to[0] = acc[j * km + k]
+                    to = <vec*> in_register(<const char*> (to + 1))
+            q += m
+            if apart or q >= g.Q: break
+            q = min(q, g.Q - m)
+        x += g.x_p
+        sums += g.Q * km
+        rows -= 1
+        if apart or rows == 0: break
 
 
 # The variants are one loop nest: m and km become constants of a copy that the compiler unrolls.
@@ -289,23 +309,9 @@ cdef void pack_group_tile_any(const Shape* shape, const Weights* w, dim first, d
         pack_group_tile(shape, w, first, groups, k, km, biases, packed, <f64v*> NULL)
 
 
-cdef void group_rows(const Shape* shape, const GroupTile* g, dim rows, const char* seen, const char* w,
-                     const plain* init, plain* sums, int m, int km) noexcept nogil:
-    """Some rows of y, of km filters of each group: first those of a row, tile by tile."""
-    cdef dim q
-    for _ in range(rows):
-        q = 0
-        while q < shape.Q:
-            q = min(q, shape.Q - m)
-            group_tile_any(g, seen + q * g.x_j, w, init, sums + q * km, m, km)
-            q += m
-        seen += g.x_p
-        sums += shape.Q * km
-
-
 cdef void group_low_rows(const Shape* shape, const GroupTile* whole, const Image* x, dim top, dim rows,
                          const char* seen, const char* w, const plain* init, plain* sums, int m, int km) noexcept nogil:
-    """As group_rows, of rows of y from `top` on, but only with the filters' rows that meet x."""
+    """As group_tile_any, of rows of y from `top` on, but only with the filters' rows that meet x."""
     cdef GroupTile g = whole[0]
     cdef plain begin[GROUP_KM]
     cdef plain end[GROUP_KM]
@@ -315,6 +321,7 @@ cdef void group_low_rows(const Shape* shape, const GroupTile* whole, const Image
     cdef dim p, q, h, above, below, outside
     cdef bint zeros
     cdef int i
+    g.rows = 1
     for p in range(rows):
         h = (top + p) * shape.p_step
         above = rows_outside(shape, x, h, shape.r_step)
@@ -330,7 +337,7 @@ cdef void group_low_rows(const Shape* shape, const GroupTile* whole, const Image
         met = w + above * shape.S * w_step
         for i in range(km):
             begin[i] = with_zeros(init[i], w + i * VECTOR_BYTES, above * shape.S, w_step)
-        group_rows(shape, &g, 1, seen + above * g.x_r, met, begin, sums, m, km)
+        group_tile_any(&g, seen + above * g.x_r, met, begin, sums, m, km)
         for q in range(shape.Q if below > 0 else 0):
             for i in range(km):
                 sums[q * km + i] = sums[q * km + i] + end[i]
@@ -371,6 +378,7 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
     g.x_s = shape.s_step * VECTOR_BYTES
     g.x_j = shape.q_step * VECTOR_BYTES
     g.x_p = shape.p_step * grid.pitch
+    g.rows, g.Q = rows, shape.Q
     for c in range(shape.C):
         find_places(shape, x, grid, seen, nowhere - (stage + c * g.x_c), places)
         if item == 4:
@@ -380,7 +388,7 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
             stage_groups(shape, x, channel + c * x.c, groups, top * shape.p_step, seen, grid, places,
                          stage + c * g.x_c, <f64v*> NULL)
     y += image * result_bytes(shape) + first * shape.K * y_k + top * shape.Q * y_pixel
-    # Loop 3: filters, km at a time. Loop 2, in group_rows: rows of y. Loop 1: tiles.
+    # Loop 3: filters, km at a time. Loops 2 and 1, in group_tile: rows of y, and tiles of a row.
     k = 0
     while k < shape.K:
         km = tile_filters(shape.K - k, GROUP_KM)
@@ -392,7 +400,7 @@ cdef inline void group_block(const Shape* shape, const GroupGrid* grid, const ch
         if low:
             group_low_rows(shape, &g, x, top, rows, stage, w, <const plain*> init, sums, <int> m, <int> km)
         else:
-            group_rows(shape, &g, rows, stage, w, <const plain*> init, sums, <int> m, <int> km)
+            group_tile_any(&g, stage, w, <const plain*> init, sums, <int> m, <int> km)
         init += km * VECTOR_BYTES
         w += km * shape.C * shape.R * shape.S * VECTOR_BYTES
         for c in range(km):

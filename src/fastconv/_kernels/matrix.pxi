@@ -146,6 +146,7 @@ cdef inline void matrix_block(const Shape* shape, const MatrixGrid* g, const cha
     cdef dim* t_lines = lines + shape.C
     cdef const char* bias = packed + place.group * matrix_group_bytes(shape)
     cdef const char* w = bias + whole_vectors(shape.K * item)
+    cdef Tiles cut = cut_tiles(shape.K)
     cdef int most
     cdef const char* from_x
     cdef const char* ahead
@@ -158,6 +159,7 @@ cdef inline void matrix_block(const Shape* shape, const MatrixGrid* g, const cha
     s.image = x.data + place.n * x.n + place.group * shape.C * x.c
     s.line = <char*> lines + whole_lines(2 * shape.C * sizeof(dim))
     s.share = ceil_div(shape.C, place.last - place.first)
+    sweep.ahead_step = s.share * x.c
     sweep.lines = NULL
     if (shape.C * shape.H * shape.W + shape.K * pixels) * item > NEAR_BYTES:
         sweep.lines = lines
@@ -188,16 +190,20 @@ cdef inline void matrix_block(const Shape* shape, const MatrixGrid* g, const cha
         if not in_x:
             stage_pixels(shape, &s, first, nv * lanes, stage)
         c = 0
-        for panel in range(place.first, place.last):
-            k = split(shape.K, g.filters, panel)
-            filters = split(shape.K, g.filters, panel + 1) - k
+        panel = place.first
+        while panel < place.last:
+            filters = cut.m + (panel < cut.longer)
+            k = tile_begin(&cut, panel)
+            sweep.tiles = 1 if copies else min(place.last - panel, tiles_alike(&cut, panel))
+            sweep.t_tile = filters
             sweep.term = filters * item
             sweep.ahead = ahead + c * x.c
             matrix_tile(&sweep, w + k * shape.C * item, <const vec*> (from_x if copies else stage),
                         <const vec*> (bias + k * item), <vec*> (y + (k * pixels + first) * item), <int> filters, nv,
                         copies)
             copies = False
-            c = min(c + s.share, shape.C)
+            panel += sweep.tiles
+            c += sweep.tiles * s.share
 
 
 cdef inline dim matrix_stage_bytes(const Shape* shape) noexcept nogil:
@@ -277,8 +283,10 @@ cdef void matrix_pack(const Shape* shape, const Weights* w, char* packed, dim ta
     cdef dim panels = matrix_panels(shape)
     cdef dim item = shape.item
     cdef dim group = divided(task, panels)
-    cdef dim first = split(shape.K, panels, task - group * panels)
-    cdef dim filters = split(shape.K, panels, task - group * panels + 1) - first
+    cdef dim panel = task - group * panels
+    cdef Tiles cut = cut_tiles(shape.K)
+    cdef dim first = tile_begin(&cut, panel)
+    cdef dim filters = cut.m + (panel < cut.longer)
     cdef dim filter = group * shape.K + first
     packed += group * matrix_group_bytes(shape)
     spread_bias(packed + first * item, w, filter, filters, 1, item)
@@ -313,5 +321,5 @@ cdef double matrix_cost(const Shape* shape) noexcept nogil:
     if vectors > whole * NV:
         terms += term_cycles(rows, vectors - whole * NV)
     # A vector is copied on the way, or staged before, slowly where its pixels lie far apart.
-    return shape.G * (panels * (shape.C * terms + (20 + 5 * MR * NV) * ceil_div(vectors, NV)) + vectors * shape.C * (
+    return shape.G * (panels * (shape.C * terms + (10 + 1.5 * MR * NV) * ceil_div(vectors, NV)) + vectors * shape.C * (
         1.5 if reads_in_x(shape) else 6.0 + 2.0 * shape.q_step if masked_bytes(shape) > 0 else 16.0))

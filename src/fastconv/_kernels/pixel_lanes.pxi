@@ -104,9 +104,9 @@ cdef inline void pixel_row(vec* acc, const char* x, const char* w, dim w_step, c
         if column == g.columns_end: break
 
 
-cdef inline void pixel_tile(const PixelTile* g, const char* x, vec* y, int km, int mp, int nv,
+cdef inline void pixel_tile(const PixelTile* g, const char* x, vec* y, dim tiles, int km, int mp, int nv,
                             bint more) noexcept nogil:
-    """km filters x mp rows x nv vectors of y. Assumes mp <= R.
+    """km filters x mp rows x nv vectors of y, in tiles beside each other. Assumes mp <= R.
 
     Sums begin at the biases; with `more`, at what y has of channels before.
     """
@@ -115,50 +115,59 @@ cdef inline void pixel_tile(const PixelTile* g, const char* x, vec* y, int km, i
     cdef dim R = 1 if 2 * km > PIXEL_MR else g.R
     cdef dim w_r = km * itemsize(y)
     cdef dim w_s = R * w_r
-    cdef dim c = g.C, h
-    cdef const char* w = g.w
+    cdef dim c, h
+    cdef const char* w
+    cdef const char* channel
     cdef const char* row
     cdef const char* taken
     cdef int k, i, v
-    for k in range(km):
-        for i in range(mp):
-            for v in range(nv):
-                if more:
-                    acc[(k * mp + i) * nv + v] = (<vec*> (<char*> y + k * g.y_k + i * g.y_p))[v]
-                else:
-                    acc[(k * mp + i) * nv + v] = (<const vec*> (g.bias + k * VECTOR_BYTES))[0]
-    # Each loop runs once at least. Were that left open, the compiler would take the sums through memory.
     while True:
-        # A row of x enters the tile at its first row of y, later ones reach all rows, the last leave row by row.
-        row = x
-        taken = w
-        if mp > 1: pixel_row(acc, row, taken, w_s, g, km, mp, nv, 0, 1)
-        if mp > 2: pixel_row(acc, row + g.x_h, taken + w_r, w_s, g, km, mp, nv, 0, 2)
-        if mp > 3: pixel_row(acc, row + 2 * g.x_h, taken + 2 * w_r, w_s, g, km, mp, nv, 0, 3)
-        if mp > 4: pixel_row(acc, row + 3 * g.x_h, taken + 3 * w_r, w_s, g, km, mp, nv, 0, 4)
-        if mp > 5: pixel_row(acc, row + 4 * g.x_h, taken + 4 * w_r, w_s, g, km, mp, nv, 0, 5)
-        row += (mp - 1) * g.x_h
-        taken += (mp - 1) * w_r
-        h = R - mp
+        channel = x
+        w = g.w
+        c = g.C
+        for k in range(km):
+            for i in range(mp):
+                for v in range(nv):
+                    if more:
+                        acc[(k * mp + i) * nv + v] = (<vec*> (<char*> y + k * g.y_k + i * g.y_p))[v]
+                    else:
+                        acc[(k * mp + i) * nv + v] = (<const vec*> (g.bias + k * VECTOR_BYTES))[0]
+        # Each loop runs once at least. Were that left open, the compiler would take the sums through memory.
         while True:
-            pixel_row(acc, row, taken, w_s, g, km, mp, nv, 0, mp)
-            row += g.x_h
-            taken += w_r
-            h -= 1
-            if h < 0: break
-        if mp > 1: pixel_row(acc, row, taken, w_s, g, km, mp, nv, 1, mp)
-        if mp > 2: pixel_row(acc, row + g.x_h, taken + w_r, w_s, g, km, mp, nv, 2, mp)
-        if mp > 3: pixel_row(acc, row + 2 * g.x_h, taken + 2 * w_r, w_s, g, km, mp, nv, 3, mp)
-        if mp > 4: pixel_row(acc, row + 3 * g.x_h, taken + 3 * w_r, w_s, g, km, mp, nv, 4, mp)
-        if mp > 5: pixel_row(acc, row + 4 * g.x_h, taken + 4 * w_r, w_s, g, km, mp, nv, 5, mp)
-        x += g.x_c
-        w += g.S * w_s
-        c -= 1
-        if c == 0: break
-    for k in range(km):
-        for i in range(mp):
-            for v in range(nv):
-                (<vec*> (<char*> y + k * g.y_k + i * g.y_p))[v] = acc[(k * mp + i) * nv + v]
+            # A row of x enters the tile at its first row of y, later ones reach all rows, the last leave row by row.
+            row = channel
+            taken = w
+            if mp > 1: pixel_row(acc, row, taken, w_s, g, km, mp, nv, 0, 1)
+            if mp > 2: pixel_row(acc, row + g.x_h, taken + w_r, w_s, g, km, mp, nv, 0, 2)
+            if mp > 3: pixel_row(acc, row + 2 * g.x_h, taken + 2 * w_r, w_s, g, km, mp, nv, 0, 3)
+            if mp > 4: pixel_row(acc, row + 3 * g.x_h, taken + 3 * w_r, w_s, g, km, mp, nv, 0, 4)
+            if mp > 5: pixel_row(acc, row + 4 * g.x_h, taken + 4 * w_r, w_s, g, km, mp, nv, 0, 5)
+            row += (mp - 1) * g.x_h
+            taken += (mp - 1) * w_r
+            h = R - mp
+            while True:
+                pixel_row(acc, row, taken, w_s, g, km, mp, nv, 0, mp)
+                row += g.x_h
+                taken += w_r
+                h -= 1
+                if h < 0: break
+            if mp > 1: pixel_row(acc, row, taken, w_s, g, km, mp, nv, 1, mp)
+            if mp > 2: pixel_row(acc, row + g.x_h, taken + w_r, w_s, g, km, mp, nv, 2, mp)
+            if mp > 3: pixel_row(acc, row + 2 * g.x_h, taken + 2 * w_r, w_s, g, km, mp, nv, 3, mp)
+            if mp > 4: pixel_row(acc, row + 3 * g.x_h, taken + 3 * w_r, w_s, g, km, mp, nv, 4, mp)
+            if mp > 5: pixel_row(acc, row + 4 * g.x_h, taken + 4 * w_r, w_s, g, km, mp, nv, 5, mp)
+            channel += g.x_c
+            w += g.S * w_s
+            c -= 1
+            if c == 0: break
+        for k in range(km):
+            for i in range(mp):
+                for v in range(nv):
+                    (<vec*> (<char*> y + k * g.y_k + i * g.y_p))[v] = acc[(k * mp + i) * nv + v]
+        x += nv * VECTOR_BYTES
+        y += nv
+        tiles -= 1
+        if tiles == 0: break
 
 
 cdef inline vec some_lanes(const char* address, dim first, dim last, const vec* like) noexcept nogil:
@@ -256,42 +265,43 @@ cdef void window_tiles_any(const PixelTile* g, const char* x, vec* y, dim q, dim
 
 # The variants are one loop nest: km, mp and nv become constants of a copy that the compiler unrolls.
 
-cdef inline void pixel_tile_nv(const PixelTile* g, const char* x, vec* y, int km, int mp, int nv,
+cdef inline void pixel_tile_nv(const PixelTile* g, const char* x, vec* y, dim tiles, int km, int mp, int nv,
                                bint more) noexcept nogil:
     if mp == 1:
-        if km == 1: pixel_tile(g, x, y, 1, 1, nv, more)
-        elif km == 2: pixel_tile(g, x, y, 2, 1, nv, more)
-        elif km == 3: pixel_tile(g, x, y, 3, 1, nv, more)
-        elif km == 4: pixel_tile(g, x, y, 4, 1, nv, more)
-        elif km == 5: pixel_tile(g, x, y, 5, 1, nv, more)
-        else: pixel_tile(g, x, y, 6, 1, nv, more)
+        if km == 1: pixel_tile(g, x, y, tiles, 1, 1, nv, more)
+        elif km == 2: pixel_tile(g, x, y, tiles, 2, 1, nv, more)
+        elif km == 3: pixel_tile(g, x, y, tiles, 3, 1, nv, more)
+        elif km == 4: pixel_tile(g, x, y, tiles, 4, 1, nv, more)
+        elif km == 5: pixel_tile(g, x, y, tiles, 5, 1, nv, more)
+        else: pixel_tile(g, x, y, tiles, 6, 1, nv, more)
     elif km == 1:
-        if mp == 2: pixel_tile(g, x, y, 1, 2, nv, more)
-        elif mp == 3: pixel_tile(g, x, y, 1, 3, nv, more)
-        elif mp == 4: pixel_tile(g, x, y, 1, 4, nv, more)
-        elif mp == 5: pixel_tile(g, x, y, 1, 5, nv, more)
-        else: pixel_tile(g, x, y, 1, 6, nv, more)
+        if mp == 2: pixel_tile(g, x, y, tiles, 1, 2, nv, more)
+        elif mp == 3: pixel_tile(g, x, y, tiles, 1, 3, nv, more)
+        elif mp == 4: pixel_tile(g, x, y, tiles, 1, 4, nv, more)
+        elif mp == 5: pixel_tile(g, x, y, tiles, 1, 5, nv, more)
+        else: pixel_tile(g, x, y, tiles, 1, 6, nv, more)
     elif km == 2:
-        if mp == 2: pixel_tile(g, x, y, 2, 2, nv, more)
-        else: pixel_tile(g, x, y, 2, 3, nv, more)
-    else: pixel_tile(g, x, y, 3, 2, nv, more)
+        if mp == 2: pixel_tile(g, x, y, tiles, 2, 2, nv, more)
+        else: pixel_tile(g, x, y, tiles, 2, 3, nv, more)
+    else: pixel_tile(g, x, y, tiles, 3, 2, nv, more)
 
 
-cdef inline void pixel_tile_more(const PixelTile* g, const char* x, vec* y, int km, int mp, int nv,
+cdef inline void pixel_tile_more(const PixelTile* g, const char* x, vec* y, dim tiles, int km, int mp, int nv,
                                  bint more) noexcept nogil:
-    if nv == 1: pixel_tile_nv(g, x, y, km, mp, 1, more)
-    elif nv == 2: pixel_tile_nv(g, x, y, km, mp, 2, more)
+    if nv == 1: pixel_tile_nv(g, x, y, tiles, km, mp, 1, more)
+    elif nv == 2: pixel_tile_nv(g, x, y, tiles, km, mp, 2, more)
     elif PIXEL_NV == 4:
-        if nv == 3: pixel_tile_nv(g, x, y, km, mp, 3, more)
-        else: pixel_tile_nv(g, x, y, km, mp, 4, more)
+        if nv == 3: pixel_tile_nv(g, x, y, tiles, km, mp, 3, more)
+        else: pixel_tile_nv(g, x, y, tiles, km, mp, 4, more)
 
 
 # As filter_tile_any is, not inlined. With `more`, there are no integers.
-cdef void pixel_tile_any(const PixelTile* g, const char* x, vec* y, int km, int mp, int nv, bint more) noexcept nogil:
+cdef void pixel_tile_any(const PixelTile* g, const char* x, vec* y, dim tiles, int km, int mp, int nv,
+                         bint more) noexcept nogil:
     if not more:
-        pixel_tile_more(g, x, y, km, mp, nv, False)
+        pixel_tile_more(g, x, y, tiles, km, mp, nv, False)
     elif vec is f32v or vec is f64v:
-        pixel_tile_more(g, x, y, km, mp, nv, True)
+        pixel_tile_more(g, x, y, tiles, km, mp, nv, True)
 
 
 cdef inline void stream_tile(const PixelTile* g, const char* x, const char* w, vec* y, dim vectors, int km, int cm,
@@ -531,7 +541,7 @@ cdef inline void pixel_panel(const PixelTile* g, const PixelBlock* area, const c
     cdef dim item = itemsize(like)
     cdef dim lanes = sizeof(vec) // item
     cdef dim p = area.p_first
-    cdef dim q, done
+    cdef dim q, done, left, tiles, vectors
     cdef const char* at
     cdef char* to
     cdef char kept[PIXEL_MR * VECTOR_BYTES]
@@ -543,7 +553,8 @@ cdef inline void pixel_panel(const PixelTile* g, const PixelBlock* area, const c
         # Loop 1: columns of y, nv vectors at a time; the last moves left to end with the block.
         q = area.q_first
         while q < area.q_last:
-            nv = tile_vectors(ceil_div(area.q_last - q, lanes))
+            left = ceil_div(area.q_last - q, lanes)
+            nv = tile_vectors(left)
             done = q
             if q + nv * lanes > area.q_last:
                 if nv * lanes > area.q_last - area.q_first:
@@ -552,19 +563,20 @@ cdef inline void pixel_panel(const PixelTile* g, const PixelBlock* area, const c
                     q = area.q_last - nv * lanes
             at = image + p * p_step + q * item
             to = y + p * g.y_p + q * item
-            if mp > g.R or streams:
-                nv = <int> ((area.q_last - q) // lanes)
+            vectors = (area.q_last - q) // lanes
             if more:
                 keep_sums(g, to, km, mp, (done - q) * item, kept, False)
             if mp > g.R:
-                window_tiles_any(g, at, <vec*> to, q, nv, more)
+                window_tiles_any(g, at, <vec*> to, q, vectors, more)
             elif streams:
-                stream_tiles(g, at, <vec*> to, km, nv)
+                stream_tiles(g, at, <vec*> to, km, vectors)
             else:
-                pixel_tile_any(g, at, <vec*> to, km, mp, nv, more)
+                tiles = max(<dim> 1, vectors // PIXEL_NV - (left % PIXEL_NV > 0 and PIXEL_NV > 2))
+                vectors = tiles * nv
+                pixel_tile_any(g, at, <vec*> to, tiles, km, mp, nv, more)
             if more:
                 keep_sums(g, to, km, mp, (done - q) * item, kept, True)
-            q += nv * lanes
+            q += vectors * lanes
         p += mp
 
 
@@ -901,4 +913,5 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
     if filters > PIXEL_MR and terms == shape.C > CACHE_WAYS and shape.H * shape.W * shape.item % CACHE_PAGE == 0:
         again = 2
     term += nv * VECTOR_BYTES * 3 / 64.0 * again * phases_across(shape) / shape.S
-    return shape.G * (100 + staging + vectors * filters / (rows * nv) * (terms * term + 50))
+    # A tile begins and ends, and so does a row of them.
+    return shape.G * (100 + staging + vectors * filters / rows * ((terms * term + 30) / nv + 30.0 / across))

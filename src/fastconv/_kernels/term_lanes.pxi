@@ -71,6 +71,7 @@ cdef inline void stage_terms(const Shape* shape, const Image* x, dim group, dim 
     cdef bint dense = window_is_dense(shape, x)
     cdef dim j, n, p, q, c, r
     cdef const char* image
+    cdef const char* row
     cdef char* to
     for j in range(first, first + count):
         n = j // (shape.P * shape.Q)
@@ -83,9 +84,12 @@ cdef inline void stage_terms(const Shape* shape, const Image* x, dim group, dim 
         else:
             for c in range(shape.C):
                 for r in range(shape.R):
-                    copy_strided(to, image_row(shape, x, image, c, p * shape.p_step + r * shape.r_step,
-                                               q * shape.q_step, reach_w(shape, 1), line),
-                                 shape.S, shape.s_step, item)
+                    row = image_row(shape, x, image, c, p * shape.p_step + r * shape.r_step, q * shape.q_step,
+                                    reach_w(shape, 1), line)
+                    if shape.S == 1:
+                        copy_scalar(to, row, item)
+                    else:
+                        copy_strided(to, row, shape.S, shape.s_step, item)
                     to += shape.S * item
         memset(stage + bytes, 0, term_vectors(shape) * VECTOR_BYTES - bytes)
         stage += term_pitch(shape)
@@ -185,6 +189,7 @@ cdef inline void packed_tile(GroupTile* g, const char* x, const char* w, const v
                              dim together) noexcept nogil:
     """One tile, of some of so many filters that are packed together."""
     if km == together and km <= GROUP_KM:
+        g.rows, g.Q = 1, m
         group_tile_any(g, x, w, init, sums, m, km)
         return
     g.w_k = VECTOR_BYTES

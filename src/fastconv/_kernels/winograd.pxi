@@ -271,7 +271,7 @@ cdef inline dim xi_vectors(dim terms, dim nv) noexcept nogil:
 
 cdef inline dim tile_groups(dim tiles) noexcept nogil:
     """A block's tiles, as the register tile takes them: its pixels."""
-    return cut_pixels(tiles).count
+    return cut_tiles(tiles).count
 
 
 cdef inline dim group_tiles(dim tiles) noexcept nogil:
@@ -723,7 +723,7 @@ cdef inline void winograd_panel(const Shape* shape, const WinogradGrid* g, const
                                 lane* like) noexcept nogil:
     """Sums of a block for a panel of filters: transformed weights w, and `direct` ones, which begin with the biases."""
     cdef FilterSweep sweep
-    cdef Tiles groups = cut_pixels(b.tiles)         # of tiles of y
+    cdef Tiles groups = cut_tiles(b.tiles)         # of tiles of y
     cdef dim points = points_of(shape)
     cdef dim lines = ceil_div(b.q * shape.item, LINE)
     cdef dim share = ceil_div(filters * b.p * lines, points)
@@ -810,7 +810,7 @@ cdef void open_block(const Shape* shape, const WinogradGrid* g, const Image* x, 
     pitch = group_tiles(b.tiles) * VECTOR_BYTES
     for i in range(g.terms):
         b.off[i] = i // lanes * pitch + i % lanes * item
-    groups = cut_pixels(b.tiles)
+    groups = cut_tiles(b.tiles)
     at = b.at
     for group in range(groups.count):
         for i in range(groups.m + (group < groups.longer)):
