@@ -23,7 +23,7 @@ cdef enum:
 
 cdef struct GroupTile:
     dim C, R, S
-    dim rows, Q             # of y
+    dim rows, Q             # of y; 1 and 1 for one tile
     dim x_c, x_r, x_s       # byte strides of x, from one value of a filter to the next
     dim x_j, x_p            # and from one pixel of the tile to the next, and one row of y
     dim w_k, w_s            # and of w, from one filter to the next, and one value: where its vectors lie apart
@@ -96,10 +96,10 @@ cdef inline void group_tile(const GroupTile* g, const char* x, const char* w, co
             q += m
             if apart or q >= g.Q: break
             q = min(q, g.Q - m)
-        x += g.x_p
-        sums += g.Q * km
         rows -= 1
         if apart or rows == 0: break
+        x += g.x_p
+        sums += g.Q * km
 
 
 # The variants are one loop nest: m and km become constants of a copy that the compiler unrolls.

@@ -152,7 +152,7 @@ cdef inline void matrix_block(const Shape* shape, const MatrixGrid* g, const cha
     cdef const char* ahead
     cdef MatrixStage s
     cdef FilterSweep sweep
-    cdef dim panel, first, row, c, k, filters
+    cdef dim panel, first, row, k, filters
     cdef int nv
     cdef bint copies
     s.x = x
@@ -189,7 +189,6 @@ cdef inline void matrix_block(const Shape* shape, const MatrixGrid* g, const cha
         from_x = s.image + first * item
         if not in_x:
             stage_pixels(shape, &s, first, nv * lanes, stage)
-        c = 0
         panel = place.first
         while panel < place.last:
             filters = cut.m + (panel < cut.longer)
@@ -197,13 +196,12 @@ cdef inline void matrix_block(const Shape* shape, const MatrixGrid* g, const cha
             sweep.tiles = 1 if copies else min(place.last - panel, tiles_alike(&cut, panel))
             sweep.t_tile = filters
             sweep.term = filters * item
-            sweep.ahead = ahead + c * x.c
+            sweep.ahead = ahead + (panel - place.first) * sweep.ahead_step
             matrix_tile(&sweep, w + k * shape.C * item, <const vec*> (from_x if copies else stage),
                         <const vec*> (bias + k * item), <vec*> (y + (k * pixels + first) * item), <int> filters, nv,
                         copies)
             copies = False
             panel += sweep.tiles
-            c += sweep.tiles * s.share
 
 
 cdef inline dim matrix_stage_bytes(const Shape* shape) noexcept nogil:

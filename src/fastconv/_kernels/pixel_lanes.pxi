@@ -571,6 +571,7 @@ cdef inline void pixel_panel(const PixelTile* g, const PixelBlock* area, const c
             elif streams:
                 stream_tiles(g, at, <vec*> to, km, vectors)
             else:
+                # Those that are whole; but the last two of wide ones share what is left for them (tile_vectors).
                 tiles = max(<dim> 1, vectors // PIXEL_NV - (left % PIXEL_NV > 0 and PIXEL_NV > 2))
                 vectors = tiles * nv
                 pixel_tile_any(g, at, <vec*> to, tiles, km, mp, nv, more)

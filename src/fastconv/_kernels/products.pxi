@@ -84,7 +84,7 @@ cdef inline void product_rows(const Product* g, const char* x, const char* w, ch
     tile.C, tile.R, tile.S = g.C, g.R, 1
     tile.x_c, tile.x_r, tile.x_s = g.rows * VECTOR_BYTES, g.r_step * VECTOR_BYTES, 0
     tile.x_j = g.p_step * VECTOR_BYTES
-    tile.rows, tile.Q, tile.x_p = 1, mp, 0
+    tile.rows = tile.Q = 1
     while p < g.P:
         for plane in range(3):
             for t in range(MOST_TILES):

@@ -89,10 +89,10 @@ cdef double group_rounds(dim rounds, lane* w, lane* out) noexcept nogil:
     cdef GroupTile g
     cdef dim r
     g.C, g.R, g.S = 1, 5, 5
+    g.rows = g.Q = 1
     g.x_c = 0
     g.x_r = g.x_s = g.x_j = VECTOR_BYTES
     for r in range(rounds):
-        g.rows, g.Q = 1, GROUP_M
         group_tile_any(&g, <const char*> w, <const char*> w, out, out, GROUP_M, 1)
     return 2.0 * rounds * 25 * GROUP_M * (sizeof(lane) // itemsize(out))
 

@@ -189,7 +189,6 @@ cdef inline void packed_tile(GroupTile* g, const char* x, const char* w, const v
                              dim together) noexcept nogil:
     """One tile, of some of so many filters that are packed together."""
     if km == together and km <= GROUP_KM:
-        g.rows, g.Q = 1, m
         group_tile_any(g, x, w, init, sums, m, km)
         return
     g.w_k = VECTOR_BYTES
@@ -242,7 +241,7 @@ cdef inline void term_block(const Shape* shape, const TermGrid* grid, const char
     cdef dim km, i, j, n
     cdef dim together = 0, left = 0         # filters that stand together in w, and how many of these are to come
     stage_terms(shape, x, group, first, m, stage, late + late_term_bytes(shape))
-    g.C = g.R = 1
+    g.rows = g.Q = g.C = g.R = 1
     g.S = term_vectors(shape)
     g.x_c = g.x_r = 0
     g.x_s = VECTOR_BYTES
