@@ -164,6 +164,19 @@ def test_bits_are_the_same_for_pieces_of_one_row():
             assert same_bits(y, alone), (columns, workers)
 
 
+@pytest.mark.parametrize("N", [1, 3])
+def test_bits_are_the_same_for_few_rows(N, dtype):
+    """Of which some workers would have one more than others: blocks are smaller then."""
+    for rows in range(1, 20, 2):
+        for case in (shape(N=N, C=60, K=70, R=2, S=3, P=rows, Q=33), shape(N=N, C=500, K=40, P=rows, Q=31)):
+            x, w, bias = reals(case, dtype)
+            for method in methods(case, dtype):
+                alone = fastconv.correlate(x, w, bias=bias, method=method, workers=1)
+                for workers in (2, 3, 5):
+                    y = fastconv.correlate(x, w, bias=bias, method=method, workers=workers)
+                    assert same_bits(y, alone), (case, method, workers)
+
+
 GEOMETRIES = (
     {"stride": 2, "padding": 1},
     {"stride": (1, 3), "dilation": (2, 1), "pad_mode": "reflect", "padding": (3, 2)},

@@ -345,7 +345,8 @@ cdef inline dim unit_bytes(const Shape* shape, const FilterGrid* g) noexcept nog
 cdef FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
     cdef FilterGrid g
     cdef dim terms = shape.C * shape.R * shape.S
-    cdef dim most, seen, sets, block = BLOCK_PIXELS
+    cdef dim images = max(1, shape.N * shape.G)
+    cdef dim most, least, seen, sets, block = BLOCK_PIXELS
     cdef bint must, narrow, few
     # Blocks: whole rows, or pieces of one; some for each worker. Where all filters' sums wait for more of the
     # reduction, less of y: to stage rows anew for another set of panels takes longer than to read weights anew for
@@ -356,11 +357,11 @@ cdef FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
     if shape.P * shape.Q > block:
         g.pieces = ceil_div(shape.Q, block)
         g.bands = ceil_div(shape.P, max(1, block // shape.Q))
-    if workers > 1 and shape.N * shape.G * g.bands < 4 * workers:
-        g.bands = max(g.bands, min(ceil_div(shape.P * shape.Q, LEAST_PIXELS), shape.P))
-        g.bands = min(g.bands, 4 * workers)
+    if workers > 1 and images * g.bands < 4 * workers:
+        least = min(ceil_div(shape.P * shape.Q, LEAST_PIXELS), <dim> 4 * workers)
+        g.bands = min(shape.P, even_blocks(max(g.bands, least), images, workers))
         if shape.P == 1:
-            g.pieces = max(g.pieces, min(ceil_div(shape.Q, LEAST_PIXELS), <dim> 4 * workers))
+            g.pieces = min(shape.Q, even_blocks(max(g.pieces, least), images, workers))
     if g.bands > 1 or g.pieces > 1:
         g.columns = ceil_div(shape.Q, g.pieces)
         g.rows = ceil_div(shape.P, g.bands)
@@ -405,7 +406,7 @@ cdef FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
     # Sets of panels: one for each worker, as each stages the image anew, and none too long or with too many sums.
     g.panels, g.sets = filter_panels(shape), 1
     if g.panels > 1:
-        sets = ceil_div(workers, max(1, shape.N * shape.G * g.bands * g.pieces))
+        sets = ceil_div(workers, images * g.bands * g.pieces)
         sets = max(sets, long_tasks(<double> g.rows * g.columns * shape.K * terms))
         if g.parts > 1:
             sets = max(sets, ceil_div(g.panels * g.rows * g.columns * NV * VECTOR_BYTES, SUM_BYTES))

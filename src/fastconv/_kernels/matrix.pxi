@@ -36,7 +36,8 @@ cdef inline MatrixGrid matrix_grid(const Shape* shape, int workers) noexcept nog
     g.blocks = max(1, long_tasks(work))
     if workers > 1 and images * g.blocks < 4 * workers:
         g.blocks = 4 * workers
-    g.blocks = min(g.blocks, ceil_div(pixels, MATRIX_LEAST))
+    g.blocks = even_blocks(min(g.blocks, ceil_div(pixels, MATRIX_LEAST)), images, workers)
+    g.blocks = min(g.blocks, g.pixels)
     g.sets = max(ceil_div(workers, images * g.blocks), long_tasks(work / g.blocks))
     g.sets = min(g.sets, g.filters)
     return g

@@ -668,14 +668,17 @@ cdef struct PixelGrid:
 
 
 cdef inline PixelGrid pixel_grid(const Shape* shape, int workers) noexcept nogil:
-    """Bands; where a task would take long, more bands, then strips, then sets. A stage fits STAGE_BYTES."""
+    """Bands; where a task would take long, more bands, then strips, then sets. A stage fits STAGE_BYTES.
+
+    Where there are few, all workers have as many bands, or there are more sets.
+    """
     cdef PixelGrid grid
     cdef double work = <double> shape.P * shape.Q * shape.K * shape.C * shape.R * shape.S
+    cdef dim images = max(1, shape.N * shape.G)
     cdef dim tasks = long_tasks(work) + 1
     cdef dim rows
-    grid.tile = PIXEL_MR
-    grid.rows = 0
-    grid.bands = min(ceil_div(shape.P, PIXEL_MR), max(ceil_div(PIXEL_TASKS, max(1, shape.N * shape.G)), tasks))
+    grid.tile = pixel_rows(shape)
+    grid.bands = min(ceil_div(shape.P, PIXEL_MR), max(ceil_div(PIXEL_TASKS, images), tasks))
     grid.strips = max(1, shape.Q // WIDEST_STRIP)
     if pixel_streams(shape):
         grid.strips = max(min(grid.strips, 4 * workers if workers > 1 else 1), shape.Q // STREAM_COLUMNS)
@@ -684,16 +687,21 @@ cdef inline PixelGrid pixel_grid(const Shape* shape, int workers) noexcept nogil
     if pixel_staged(shape):
         grid.strips = ceil_div(shape.Q, pixel_columns(shape))
         rows = (STAGE_BYTES // (part_channels(shape) * staged_row_bytes(shape)) - reach_h(shape, 1)) // shape.p_step + 1
-        if rows < PIXEL_MR:
+        if rows < grid.tile:
             grid.tile = 1
-            grid.bands = ceil_div(shape.P, max(1, rows))
-        else:
-            grid.bands = max(grid.bands, ceil_div(shape.P, rows // PIXEL_MR * PIXEL_MR))
-        grid.rows = min(shape.P, ceil_div(ceil_div(shape.P, grid.tile), grid.bands) * grid.tile)
+        grid.bands = max(grid.bands, ceil_div(shape.P, max(1, rows // grid.tile * grid.tile)))
     elif tasks > grid.bands * grid.strips:
         grid.strips = max(grid.strips, min(shape.Q // NARROWEST_STRIP, ceil_div(tasks, grid.bands)))
     if tasks > grid.bands * grid.strips:
         grid.sets = min(pixel_panels(shape), ceil_div(tasks, grid.bands * grid.strips))
+    grid.bands = even_blocks(grid.bands, images * grid.strips * grid.sets, workers)
+    grid.bands = min(grid.bands, ceil_div(shape.P, grid.tile))
+    tasks = images * grid.bands * grid.strips * grid.sets
+    if tasks < 4 * workers and tasks % workers != 0:
+        grid.sets = min(pixel_panels(shape), grid.sets * ceil_div(4 * workers, tasks))
+    grid.rows = 0
+    if pixel_staged(shape):
+        grid.rows = min(shape.P, ceil_div(ceil_div(shape.P, grid.tile), grid.bands) * grid.tile)
     if grid.bands * grid.strips * grid.sets == 1 and shape.N * shape.G > 1:
         grid.groups = <dim> (LEAST_WORK / (work + 10.0 * shape.C * shape.H * shape.W + 1)) + 1
         grid.groups = min(grid.groups, ceil_div(shape.N * shape.G, PIXEL_TASKS))

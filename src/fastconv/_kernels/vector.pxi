@@ -486,5 +486,13 @@ cdef inline dim long_tasks(double work) noexcept nogil:
     return <dim> min(1e9, work / TASK_WORK)
 
 
+cdef inline dim even_blocks(dim blocks, dim images, int workers) noexcept nogil:
+    """So many blocks of each image, or a few more, of which all workers have as many."""
+    cdef dim tasks = images * blocks
+    if tasks % workers == 0 or 2 * tasks <= workers or tasks >= 4 * workers:
+        return blocks
+    return ceil_div(blocks, workers) * workers
+
+
 cdef inline dim whole_vectors(dim size) noexcept nogil:
     return ceil_div(size, VECTOR_BYTES) * VECTOR_BYTES
