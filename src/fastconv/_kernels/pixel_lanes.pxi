@@ -60,6 +60,10 @@ cdef struct PixelTile:
     dim y_k, y_p            # byte strides of y
     dim ahead               # bytes from a row of x to what is asked for with it: tiles farther right see it last
     dim left, width         # columns before x, where rows of a padded image are read in place, and of x
+    # Of rows of tiles, whose last one moves left, over its neighbour:
+    dim tiles, back         # in a row, and bytes that it moves
+    dim x_row, y_row        # from there to the first tile of the next row
+    dim rows, row_tiles     # that are left, and tiles of the row: counted down here, and not in registers
 
 cdef struct PixelStage:
     # How a block's rows of x are staged: row h at h % row_phases * row_phase + h // row_phases * pitch. Of those that
@@ -104,9 +108,8 @@ cdef inline void pixel_row(vec* acc, const char* x, const char* w, dim w_step, c
         if column == g.columns_end: break
 
 
-cdef inline void pixel_tile(const PixelTile* g, const char* x, vec* y, dim tiles, int km, int mp, int nv,
-                            bint more) noexcept nogil:
-    """km filters x mp rows x nv vectors of y, in tiles beside each other. Assumes mp <= R.
+cdef inline void pixel_tile(PixelTile* g, const char* x, vec* y, int km, int mp, int nv, bint more) noexcept nogil:
+    """km filters x mp rows x nv vectors of y, in rows of tiles beside each other. Assumes mp <= R.
 
     Sums begin at the biases; with `more`, at what y has of channels before.
     """
@@ -164,10 +167,19 @@ cdef inline void pixel_tile(const PixelTile* g, const char* x, vec* y, dim tiles
             for i in range(mp):
                 for v in range(nv):
                     (<vec*> (<char*> y + k * g.y_k + i * g.y_p))[v] = acc[(k * mp + i) * nv + v]
-        x += nv * VECTOR_BYTES
-        y += nv
-        tiles -= 1
-        if tiles == 0: break
+        g.row_tiles -= 1
+        if g.row_tiles > 0:
+            x += nv * VECTOR_BYTES
+            y += nv
+            if g.row_tiles == 1:
+                x -= g.back
+                y = <vec*> (<char*> y - g.back)
+        else:
+            g.rows -= 1
+            if g.rows == 0: break
+            g.row_tiles = g.tiles
+            x += g.x_row
+            y = <vec*> (<char*> y + g.y_row)
 
 
 cdef inline vec some_lanes(const char* address, dim first, dim last, const vec* like) noexcept nogil:
@@ -265,43 +277,40 @@ cdef void window_tiles_any(const PixelTile* g, const char* x, vec* y, dim q, dim
 
 # The variants are one loop nest: km, mp and nv become constants of a copy that the compiler unrolls.
 
-cdef inline void pixel_tile_nv(const PixelTile* g, const char* x, vec* y, dim tiles, int km, int mp, int nv,
-                               bint more) noexcept nogil:
+cdef inline void pixel_tile_nv(PixelTile* g, const char* x, vec* y, int km, int mp, int nv, bint more) noexcept nogil:
     if mp == 1:
-        if km == 1: pixel_tile(g, x, y, tiles, 1, 1, nv, more)
-        elif km == 2: pixel_tile(g, x, y, tiles, 2, 1, nv, more)
-        elif km == 3: pixel_tile(g, x, y, tiles, 3, 1, nv, more)
-        elif km == 4: pixel_tile(g, x, y, tiles, 4, 1, nv, more)
-        elif km == 5: pixel_tile(g, x, y, tiles, 5, 1, nv, more)
-        else: pixel_tile(g, x, y, tiles, 6, 1, nv, more)
+        if km == 1: pixel_tile(g, x, y, 1, 1, nv, more)
+        elif km == 2: pixel_tile(g, x, y, 2, 1, nv, more)
+        elif km == 3: pixel_tile(g, x, y, 3, 1, nv, more)
+        elif km == 4: pixel_tile(g, x, y, 4, 1, nv, more)
+        elif km == 5: pixel_tile(g, x, y, 5, 1, nv, more)
+        else: pixel_tile(g, x, y, 6, 1, nv, more)
     elif km == 1:
-        if mp == 2: pixel_tile(g, x, y, tiles, 1, 2, nv, more)
-        elif mp == 3: pixel_tile(g, x, y, tiles, 1, 3, nv, more)
-        elif mp == 4: pixel_tile(g, x, y, tiles, 1, 4, nv, more)
-        elif mp == 5: pixel_tile(g, x, y, tiles, 1, 5, nv, more)
-        else: pixel_tile(g, x, y, tiles, 1, 6, nv, more)
+        if mp == 2: pixel_tile(g, x, y, 1, 2, nv, more)
+        elif mp == 3: pixel_tile(g, x, y, 1, 3, nv, more)
+        elif mp == 4: pixel_tile(g, x, y, 1, 4, nv, more)
+        elif mp == 5: pixel_tile(g, x, y, 1, 5, nv, more)
+        else: pixel_tile(g, x, y, 1, 6, nv, more)
     elif km == 2:
-        if mp == 2: pixel_tile(g, x, y, tiles, 2, 2, nv, more)
-        else: pixel_tile(g, x, y, tiles, 2, 3, nv, more)
-    else: pixel_tile(g, x, y, tiles, 3, 2, nv, more)
+        if mp == 2: pixel_tile(g, x, y, 2, 2, nv, more)
+        else: pixel_tile(g, x, y, 2, 3, nv, more)
+    else: pixel_tile(g, x, y, 3, 2, nv, more)
 
 
-cdef inline void pixel_tile_more(const PixelTile* g, const char* x, vec* y, dim tiles, int km, int mp, int nv,
-                                 bint more) noexcept nogil:
-    if nv == 1: pixel_tile_nv(g, x, y, tiles, km, mp, 1, more)
-    elif nv == 2: pixel_tile_nv(g, x, y, tiles, km, mp, 2, more)
+cdef inline void pixel_tile_more(PixelTile* g, const char* x, vec* y, int km, int mp, int nv, bint more) noexcept nogil:
+    if nv == 1: pixel_tile_nv(g, x, y, km, mp, 1, more)
+    elif nv == 2: pixel_tile_nv(g, x, y, km, mp, 2, more)
     elif PIXEL_NV == 4:
-        if nv == 3: pixel_tile_nv(g, x, y, tiles, km, mp, 3, more)
-        else: pixel_tile_nv(g, x, y, tiles, km, mp, 4, more)
+        if nv == 3: pixel_tile_nv(g, x, y, km, mp, 3, more)
+        else: pixel_tile_nv(g, x, y, km, mp, 4, more)
 
 
 # As filter_tile_any is, not inlined. With `more`, there are no integers.
-cdef void pixel_tile_any(const PixelTile* g, const char* x, vec* y, dim tiles, int km, int mp, int nv,
-                         bint more) noexcept nogil:
+cdef void pixel_tile_any(PixelTile* g, const char* x, vec* y, int km, int mp, int nv, bint more) noexcept nogil:
     if not more:
-        pixel_tile_more(g, x, y, tiles, km, mp, nv, False)
+        pixel_tile_more(g, x, y, km, mp, nv, False)
     elif vec is f32v or vec is f64v:
-        pixel_tile_more(g, x, y, tiles, km, mp, nv, True)
+        pixel_tile_more(g, x, y, km, mp, nv, True)
 
 
 cdef inline void stream_tile(const PixelTile* g, const char* x, const char* w, vec* y, dim vectors, int km, int cm,
@@ -535,13 +544,13 @@ cdef inline void keep_sums(const PixelTile* g, char* y, int km, int mp, dim coun
             kept += VECTOR_BYTES
 
 
-cdef inline void pixel_panel(const PixelTile* g, const PixelBlock* area, const char* image, dim p_step, char* y,
+cdef inline void pixel_panel(PixelTile* g, const PixelBlock* area, const char* image, dim p_step, char* y,
                              int rows, int km, bint streams, bint more, vec* like) noexcept nogil:
     """A part of the reduction into an area of y, for a panel of filters. From a row of y to the next, p_step in x."""
     cdef dim item = itemsize(like)
     cdef dim lanes = sizeof(vec) // item
     cdef dim p = area.p_first
-    cdef dim q, done, left, tiles, vectors
+    cdef dim q, done, left, vectors, many
     cdef const char* at
     cdef char* to
     cdef char kept[PIXEL_MR * VECTOR_BYTES]
@@ -550,6 +559,7 @@ cdef inline void pixel_panel(const PixelTile* g, const PixelBlock* area, const c
     while p < area.p_last:
         # A tile that is higher than the filter is so for all its rows; those that are left are computed as others.
         mp = rows if rows <= area.p_last - p else <int> min(area.p_last - p, g.R)
+        many = mp
         # Loop 1: columns of y, nv vectors at a time; the last moves left to end with the block.
         q = area.q_first
         while q < area.q_last:
@@ -571,14 +581,26 @@ cdef inline void pixel_panel(const PixelTile* g, const PixelBlock* area, const c
             elif streams:
                 stream_tiles(g, at, <vec*> to, km, vectors)
             else:
-                # Those that are whole; but the last two of wide ones share what is left for them (tile_vectors).
-                tiles = max(<dim> 1, vectors // PIXEL_NV - (left % PIXEL_NV > 0 and PIXEL_NV > 2))
-                vectors = tiles * nv
-                pixel_tile_any(g, at, <vec*> to, tiles, km, mp, nv, more)
+                g.rows = 1
+                g.back = 0
+                if q == area.q_first and left % nv == 0 and not more:
+                    # All rows at once: their tiles are alike, and none adds to sums of another.
+                    g.tiles = left // nv
+                    g.rows = (area.p_last - p) // mp
+                    many = g.rows * mp
+                    g.back = (left * lanes - area.q_last + q) * item
+                    g.x_row = mp * p_step - (area.q_last - q - nv * lanes) * item
+                    g.y_row = mp * g.y_p - (area.q_last - q - nv * lanes) * item
+                else:
+                    # Those that are whole; but the last two of wide ones share what is left for them (tile_vectors).
+                    g.tiles = max(<dim> 1, vectors // PIXEL_NV - (left % PIXEL_NV > 0 and PIXEL_NV > 2))
+                g.row_tiles = g.tiles
+                vectors = g.tiles * nv
+                pixel_tile_any(g, at, <vec*> to, km, mp, nv, more)
             if more:
                 keep_sums(g, to, km, mp, (done - q) * item, kept, True)
             q += vectors * lanes
-        p += mp
+        p += many
 
 
 cdef inline void pixel_block(const Shape* shape, const PixelStage* stage, const char* packed, const Image* x, char* y,
