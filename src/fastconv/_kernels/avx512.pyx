@@ -12,6 +12,7 @@ cdef enum:
     NV = 2
     PIXEL_MR = 6            # of the pixel tile: 6 x 4, 4 vectors and a broadcast, 29 registers
     PIXEL_NV = 4
+    LINE_CYCLES = 3         # that a line of x takes to come from a second-level cache, which work doesn't hide
     READS_SCALARS = 1
     ISSUE = 2               # multiply-adds in a cycle, and the cycles until one can be added to
     LATENCY = 4

@@ -12,6 +12,7 @@ cdef enum:
     NV = 2
     PIXEL_MR = 6            # of the pixel tile: the same
     PIXEL_NV = 2
+    LINE_CYCLES = 3         # that a line of x takes to come from a second-level cache, which work doesn't hide
     READS_SCALARS = 0
     ISSUE = 1               # multiply-adds in a cycle, and the cycles until one can be added to
     LATENCY = 8

@@ -320,5 +320,5 @@ cdef double matrix_cost(const Shape* shape) noexcept nogil:
     if vectors > whole * NV:
         terms += term_cycles(rows, vectors - whole * NV)
     # A vector is copied on the way, or staged before, slowly where its pixels lie far apart.
-    return shape.G * (panels * (shape.C * terms + (10 + 1.5 * MR * NV) * ceil_div(vectors, NV)) + vectors * shape.C * (
+    return shape.G * (panels * (shape.C * terms + (25 + 1.5 * MR * NV) * ceil_div(vectors, NV)) + vectors * shape.C * (
         1.5 if reads_in_x(shape) else 6.0 + 2.0 * shape.q_step if masked_bytes(shape) > 0 else 16.0))

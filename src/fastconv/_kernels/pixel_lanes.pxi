@@ -46,6 +46,7 @@ cdef enum:
     WINDOW_NV = PIXEL_NV // 2   # vectors beside them and PIXEL_MR rows of sums
     PART_TERMS = 96             # of the reduction in a part, about, where there are several
     WINDOW_BYTES = 64 * 1024    # of x, that a cache holds while tiles pass over it
+    FAR_LINE_CYCLES = 4         # that a line of x takes to come from a third-level cache
     STREAM_KM = 3               # filters of 1 x 1, at most, and
     STREAM_CM = 4               # channels, whose weights fit the registers
     STREAM_COLUMNS = 8192       # of a strip then
@@ -936,13 +937,15 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
     # Each panel reads x again; where rows don't stay in the first-level cache, from the second: for each row of y all
     # rows that it sees, if not even they stay with the panel's weights, or else those that the one before didn't see.
     # Values of more channels than it has ways, at the same place in a page, push each other out, and with 1 x 1 filters
-    # there is no work between them that would hide it.
+    # there is no work between them that would hide it. Nor does it hide much of what comes from farther away.
     again = 0
     if filters > PIXEL_MR and <double> shape.C * reach_h(shape, PIXEL_MR) * shape.W * shape.item > CACHE_BYTES:
         seen = (shape.C * reach_h(shape, pixel_rows(shape)) * shape.W + terms * panel_filters(shape)) * shape.item
-        again = 1 if seen > CACHE_BYTES else min(1.0, shape.p_step / <double> shape.R)
+        again = LINE_CYCLES * (1 if seen > CACHE_BYTES else min(1.0, shape.p_step / <double> shape.R))
+        if terms == shape.C and shape.C * shape.H * shape.W * shape.item > CACHED_BYTES:
+            again = FAR_LINE_CYCLES
     if filters > PIXEL_MR and terms == shape.C > CACHE_WAYS and shape.H * shape.W * shape.item % CACHE_PAGE == 0:
-        again = 2
-    term += nv * VECTOR_BYTES * 3 / 64.0 * again * phases_across(shape) / shape.S
+        again = 2 * LINE_CYCLES
+    term += nv * VECTOR_BYTES / <double> LINE * again * phases_across(shape) / shape.S
     # A tile begins and ends, and so does a row of them.
     return shape.G * (100 + staging + vectors * filters / rows * ((terms * term + 30) / nv + 30.0 / across))
