@@ -165,16 +165,21 @@ def test_bits_are_the_same_for_pieces_of_one_row():
 
 
 @pytest.mark.parametrize("N", [1, 3])
-def test_bits_are_the_same_for_few_rows(N, dtype):
-    """Of which some workers would have one more than others: blocks are smaller then."""
-    for rows in range(1, 20, 2):
-        for case in (shape(N=N, C=60, K=70, R=2, S=3, P=rows, Q=33), shape(N=N, C=500, K=40, P=rows, Q=31)):
-            x, w, bias = reals(case, dtype)
-            for method in methods(case, dtype):
-                alone = fastconv.correlate(x, w, bias=bias, method=method, workers=1)
-                for workers in (2, 3, 5):
-                    y = fastconv.correlate(x, w, bias=bias, method=method, workers=workers)
-                    assert same_bits(y, alone), (case, method, workers)
+def test_bits_are_the_same_for_few_blocks(N, dtype):
+    """Of which some workers would have one more than others: there are others then, that end anywhere in a tile."""
+    cases = [shape(N=N, C=60, K=70, R=2, S=3, P=rows, Q=33) for rows in (1, 13, 18)]
+    cases += [shape(N=N, C=40, K=filters, R=3, S=3, P=rows, Q=70) for filters, rows in ((2, 15), (3, 26))]
+    cases += [shape(N=N, C=300, K=50, R=2, S=2, P=7, Q=3), shape(N=N, C=30, K=3, R=3, S=3, P=18, Q=40, stride=2)]
+    cases += [shape(N=N, C=700, K=90, P=1, Q=pixels) for pixels in (17, 23, 36, 65, 129)]
+    for case in cases:
+        x, w, bias = reals(case, dtype)
+        for method in fastconv.Plan(w, x.shape, stride=case.stride).predicted:
+            alone = fastconv.correlate(x, w, bias=bias, stride=case.stride, method=method, workers=1)
+            for workers in (2, 3, 5):
+                y = fastconv.correlate(x, w, bias=bias, stride=case.stride, method=method, workers=workers)
+                assert same_bits(y, alone), (case, method, workers)
+                plan = fastconv.Plan(w, x.shape, bias=bias, stride=case.stride, method=method, workers=workers)
+                assert same_bits(plan(x), alone), (case, method, workers)
 
 
 GEOMETRIES = (

@@ -21,7 +21,7 @@
 # a task packs the weights of a panel where it needs them.
 
 cdef enum:
-    BLOCK_PIXELS = 400          # pixels of y in a block, about, and fewest of those that workers share
+    BLOCK_PIXELS = 400          # pixels of y in a block, about, and fewest of those that workers share, or half of that
     LEAST_PIXELS = 100
     SMALL_IMAGE = 16 * 1024     # bytes that stay in the first-level cache wherever they lie
     FEW_PANELS = 6              # so many panels of filters of 1 x 1 lose less by reading one row where it stands, in
@@ -359,9 +359,9 @@ cdef FilterGrid filter_grid(const Shape* shape, int workers) noexcept nogil:
         g.bands = ceil_div(shape.P, max(1, block // shape.Q))
     if workers > 1 and images * g.bands < 4 * workers:
         least = min(ceil_div(shape.P * shape.Q, LEAST_PIXELS), <dim> 4 * workers)
-        g.bands = min(shape.P, even_blocks(max(g.bands, least), images, workers))
+        g.bands = even_blocks(max(g.bands, least), shape.P, images, workers)
         if shape.P == 1:
-            g.pieces = min(shape.Q, even_blocks(max(g.pieces, least), images, workers))
+            g.pieces = even_blocks(max(g.pieces, least), shape.Q, images, workers)
     if g.bands > 1 or g.pieces > 1:
         g.columns = ceil_div(shape.Q, g.pieces)
         g.rows = ceil_div(shape.P, g.bands)

@@ -267,8 +267,8 @@ cdef inline GroupGrid group_grid(const Shape* shape, int workers) noexcept nogil
     g.bands = ceil_div(shape.P, max(<dim> 0, rows) // shape.p_step + 1)
     g.bands = max(g.bands, long_tasks(work) + 1)
     if workers > 1 and blocks * g.bands < least and blocks * g.bands % workers != 0:
-        g.bands = even_blocks(max(g.bands, least // max(1, blocks)), blocks, workers)
-    g.bands = min(g.bands, shape.P)
+        g.bands = max(g.bands, least // max(1, blocks))
+    g.bands = even_blocks(g.bands, shape.P, blocks, workers)
     g.rows = ceil_div(shape.P, g.bands)
     g.pitch = staged_pitch(shape) * VECTOR_BYTES
     g.c = (reach_h(shape, g.rows) * staged_pitch(shape) | 1) * VECTOR_BYTES

@@ -11,7 +11,7 @@
 # of nearly equal size.
 
 cdef enum:
-    MATRIX_LEAST = 4 * NV * VECTOR_BYTES // 4       # fewest pixels of a block, about, if there are as many
+    MATRIX_LEAST = 4 * NV * VECTOR_BYTES // 4       # fewest pixels of a block, or half of that, if there are as many
     MOST_AHEAD = 8                                  # lines of a channel that are asked for
     FEW_FILTERS = 16                                # whose panels begin where x's lines do, not y's
     CHANNELS_NEAR = 4                               # from one that is read in x to the one that is asked for then
@@ -36,8 +36,8 @@ cdef inline MatrixGrid matrix_grid(const Shape* shape, int workers) noexcept nog
     g.blocks = max(1, long_tasks(work))
     if workers > 1 and images * g.blocks < 4 * workers:
         g.blocks = 4 * workers
-    g.blocks = even_blocks(min(g.blocks, ceil_div(pixels, MATRIX_LEAST)), images, workers)
-    g.blocks = min(g.blocks, g.pixels)
+    # Of two panels at least, as the last may be less than a vector, which would be written with what is before it.
+    g.blocks = even_blocks(min(g.blocks, ceil_div(pixels, MATRIX_LEAST)), max(<dim> 1, g.pixels // 2), images, workers)
     g.sets = max(ceil_div(workers, images * g.blocks), long_tasks(work / g.blocks))
     g.sets = min(g.sets, g.filters)
     return g

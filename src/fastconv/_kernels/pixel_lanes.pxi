@@ -112,7 +112,7 @@ cdef inline void pixel_row(vec* acc, const char* x, const char* w, dim w_step, c
 cdef inline void pixel_tile(PixelTile* g, const char* x, vec* y, int km, int mp, int nv, bint more) noexcept nogil:
     """km filters x mp rows x nv vectors of y, in rows of tiles beside each other. Assumes mp <= R.
 
-    Sums begin at the biases; with `more`, at what y has of channels before.
+    Sums begin at the biases; with `more`, at what y has of channels before. Counts g.rows and g.row_tiles down.
     """
     cdef vec acc[PIXEL_MR * PIXEL_NV]
     # More filters than half of PIXEL_MR leave no second row: what they see is a row of R S values (pixel_single).
@@ -693,7 +693,7 @@ cdef struct PixelGrid:
 cdef inline PixelGrid pixel_grid(const Shape* shape, int workers) noexcept nogil:
     """Bands; where a task would take long, more bands, then strips, then sets. A stage fits STAGE_BYTES.
 
-    Where there are few, all workers have as many bands, or there are more sets.
+    Where there are few tasks, bands that are as many for each worker, or more sets.
     """
     cdef PixelGrid grid
     cdef double work = <double> shape.P * shape.Q * shape.K * shape.C * shape.R * shape.S
@@ -717,8 +717,7 @@ cdef inline PixelGrid pixel_grid(const Shape* shape, int workers) noexcept nogil
         grid.strips = max(grid.strips, min(shape.Q // NARROWEST_STRIP, ceil_div(tasks, grid.bands)))
     if tasks > grid.bands * grid.strips:
         grid.sets = min(pixel_panels(shape), ceil_div(tasks, grid.bands * grid.strips))
-    grid.bands = even_blocks(grid.bands, images * grid.strips * grid.sets, workers)
-    grid.bands = min(grid.bands, ceil_div(shape.P, grid.tile))
+    grid.bands = even_blocks(grid.bands, ceil_div(shape.P, grid.tile), images * grid.strips * grid.sets, workers)
     tasks = images * grid.bands * grid.strips * grid.sets
     if tasks < 4 * workers and tasks % workers != 0:
         grid.sets = min(pixel_panels(shape), grid.sets * ceil_div(4 * workers, tasks))
@@ -945,7 +944,7 @@ cdef double pixel_cost(const Shape* shape) noexcept nogil:
         if terms == shape.C and shape.C * shape.H * shape.W * shape.item > CACHED_BYTES:
             again = FAR_LINE_CYCLES
     if filters > PIXEL_MR and terms == shape.C > CACHE_WAYS and shape.H * shape.W * shape.item % CACHE_PAGE == 0:
-        again = 2 * LINE_CYCLES
+        again = max(again, 2.0 * LINE_CYCLES)
     term += nv * VECTOR_BYTES / <double> LINE * again * phases_across(shape) / shape.S
     # A tile begins and ends, and so does a row of them.
     return shape.G * (100 + staging + vectors * filters / rows * ((terms * term + 30) / nv + 30.0 / across))

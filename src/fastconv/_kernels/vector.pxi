@@ -486,12 +486,18 @@ cdef inline dim long_tasks(double work) noexcept nogil:
     return <dim> min(1e9, work / TASK_WORK)
 
 
-cdef inline dim even_blocks(dim blocks, dim images, int workers) noexcept nogil:
-    """So many blocks of each image, or a few more, of which all workers have as many."""
-    cdef dim tasks = images * blocks
-    if tasks % workers == 0 or 2 * tasks <= workers or tasks >= 4 * workers:
-        return blocks
-    return ceil_div(blocks, workers) * workers
+cdef inline dim even_blocks(dim blocks, dim most, dim images, int workers) noexcept nogil:
+    """So many blocks of each image, but no more than `most`. Or where there are few, up to twice as many.
+
+    If all workers have as many then; but where half of them or more have none, others than blocks are shared.
+    """
+    cdef dim more
+    blocks = min(blocks, most)
+    if workers < 2 * images * blocks < 8 * workers:
+        for more in range(blocks, min(2 * blocks, most) + 1):
+            if images * more % workers == 0:
+                return more
+    return blocks
 
 
 cdef inline dim whole_vectors(dim size) noexcept nogil:

@@ -39,7 +39,7 @@ cdef extern from *:
     double ALPHA
 
 cdef enum:
-    CACHED_BYTES = 1 << 20          # of weights that a second-level cache holds; of others,
+    CACHED_BYTES = 1 << 20          # of weights, or an image, that a second-level cache holds; of others,
     STREAM = 7                      # bytes that arrive in a cycle
     FAR_BYTES = 8 << 20             # of weights that arrive from a third-level cache about as fast as they are used
     SIDE = 3                        # rows and columns of a patch,
