@@ -49,7 +49,7 @@ cdef enum:
     FAR_LINE_CYCLES = 4         # that a line of x takes to come from a third-level cache
     STREAM_KM = 3               # filters of 1 x 1, at most, and
     STREAM_CM = 4               # channels, whose weights fit the registers
-    STREAM_COLUMNS = 8192       # of a strip then
+    STREAM_COLUMNS = 65536      # of a strip then
 
 cdef struct PixelTile:
     dim C, R, S
